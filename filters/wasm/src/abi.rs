@@ -1,0 +1,221 @@
+//! Host calls of the proxy-wasm ABI that may be refused in the course of things, or that are made for every request.
+//! The SDK ends the VM on a status that it does not expect; here a refusal is a value.
+
+#![allow(unsafe_code)] // the one module of this filter that declares what Envoy offers
+
+use std::ptr::null;
+
+/// The host refused a call, with this status of the ABI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refused(pub u32);
+
+/// Which headers are meant.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Map {
+    RequestHeaders = 0,
+    ResponseHeaders = 2,
+    ResponseTrailers = 3,
+}
+
+/// Which body is meant.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Buffer {
+    RequestBody = 0,
+    ResponseBody = 1,
+    GrpcMessage = 5, // what a gRPC stream has received
+}
+
+mod host {
+    #[link(wasm_import_module = "env")]
+    unsafe extern "C" {
+        pub(super) fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+        pub(super) fn proxy_set_header_map_pairs(map: u32, data: *const u8, size: usize) -> u32;
+        pub(super) fn proxy_add_header_map_value(
+            map: u32,
+            name: *const u8,
+            name_size: usize,
+            value: *const u8,
+            value_size: usize,
+        ) -> u32;
+        pub(super) fn proxy_get_buffer_bytes(
+            buffer: u32,
+            start: usize,
+            length: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+        ) -> u32;
+        pub(super) fn proxy_set_buffer_bytes(
+            buffer: u32,
+            start: usize,
+            length: usize,
+            data: *const u8,
+            size: usize,
+        ) -> u32;
+        pub(super) fn proxy_send_local_response(
+            status: u32,
+            details: *const u8,
+            details_size: usize,
+            body: *const u8,
+            body_size: usize,
+            headers: *const u8,
+            headers_size: usize,
+            grpc_status: i32,
+        ) -> u32;
+        pub(super) fn proxy_set_effective_context(context: u32) -> u32;
+        pub(super) fn proxy_get_shared_data(
+            key: *const u8,
+            key_size: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+            version: *mut u32,
+        ) -> u32;
+        pub(super) fn proxy_set_shared_data(
+            key: *const u8,
+            key_size: usize,
+            data: *const u8,
+            size: usize,
+            version: u32,
+        ) -> u32;
+    }
+}
+
+fn accepted(status: u32) -> Result<(), Refused> {
+    if status == 0 { Ok(()) } else { Err(Refused(status)) }
+}
+
+/// Takes over what the host has allocated for us.
+fn taken(status: u32, data: *mut u8, size: usize) -> Result<Vec<u8>, Refused> {
+    accepted(status)?;
+    if data.is_null() {
+        return Ok(Vec::new());
+    }
+    // SAFETY: the host got this memory from `proxy_on_memory_allocate` of the SDK, which takes it from a `Vec<u8>` with
+    // this capacity and forgets it; the host has written `size` bytes and keeps no pointer to them.
+    Ok(unsafe { Vec::from_raw_parts(data, size, size) })
+}
+
+/// All headers, as name and value.
+pub(crate) fn headers(map: Map) -> Result<Headers, Refused> {
+    let (mut data, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: both pointers are to locals that live through the call.
+    let status = unsafe { host::proxy_get_header_map_pairs(map as u32, &raw mut data, &raw mut size) };
+    Ok(Headers(taken(status, data, size)?))
+}
+
+/// Headers as the ABI lays them out: their number, the lengths of each name and value, and then these, each with a
+/// zero behind it.
+#[derive(Debug)]
+pub(crate) struct Headers(Vec<u8>);
+
+impl Headers {
+    /// Calls back with each header whose value is text; another cannot matter to us.
+    pub(crate) fn each(&self, mut take: impl FnMut(&str, &str)) {
+        let number = |at: usize| {
+            let bytes = self.0.get(at..at + 4)?;
+            Some(u32::from_le_bytes(bytes.try_into().ok()?) as usize)
+        };
+        let count = number(0).unwrap_or_default();
+        let mut at = 4 + count * 8;
+        for index in 0..count {
+            let (Some(name), Some(value)) = (number(4 + index * 8), number(8 + index * 8)) else { return };
+            let value_at = at + name + 1;
+            let end = value_at + value;
+            if let (Some(name), Some(value)) = (self.0.get(at..at + name), self.0.get(value_at..end))
+                && let (Ok(name), Ok(value)) = (str::from_utf8(name), str::from_utf8(value))
+            {
+                take(name, value);
+            }
+            at = end + 1;
+        }
+    }
+}
+
+fn pairs(headers: &[(&str, &[u8])]) -> Vec<u8> {
+    let number = |length: usize| u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes();
+    let mut bytes = Vec::with_capacity(256);
+    bytes.extend_from_slice(&number(headers.len()));
+    for (name, value) in headers {
+        bytes.extend_from_slice(&number(name.len()));
+        bytes.extend_from_slice(&number(value.len()));
+    }
+    for (name, value) in headers {
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.push(0);
+        bytes.extend_from_slice(value);
+        bytes.push(0);
+    }
+    bytes
+}
+
+/// Replaces all headers.
+pub(crate) fn set_headers(map: Map, headers: &[(&str, &[u8])]) -> Result<(), Refused> {
+    let bytes = pairs(headers);
+    // SAFETY: the pointer and the size are those of a buffer that lives through the call.
+    accepted(unsafe { host::proxy_set_header_map_pairs(map as u32, bytes.as_ptr(), bytes.len()) })
+}
+
+/// Adds a header.
+pub(crate) fn add_header(map: Map, name: &str, value: &str) -> Result<(), Refused> {
+    // SAFETY: pointers and sizes are those of texts that live through the call.
+    accepted(unsafe {
+        host::proxy_add_header_map_value(map as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len())
+    })
+}
+
+/// The first `length` bytes of a body.
+pub(crate) fn body(buffer: Buffer, length: usize) -> Result<Vec<u8>, Refused> {
+    let (mut data, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: both pointers are to locals that live through the call.
+    let status = unsafe { host::proxy_get_buffer_bytes(buffer as u32, 0, length, &raw mut data, &raw mut size) };
+    taken(status, data, size)
+}
+
+/// Puts bytes in the place of the first `length` bytes of a body.
+pub(crate) fn set_body(buffer: Buffer, length: usize, bytes: &[u8]) -> Result<(), Refused> {
+    // SAFETY: the pointer and the size are those of a slice that lives through the call.
+    accepted(unsafe { host::proxy_set_buffer_bytes(buffer as u32, 0, length, bytes.as_ptr(), bytes.len()) })
+}
+
+/// Answers the request of the effective context. On a gRPC request `body` is the message of the status.
+pub(crate) fn send_local_response(
+    status: u32,
+    headers: &[(&str, &[u8])],
+    body: &[u8],
+    grpc_status: Option<i32>,
+) -> Result<(), Refused> {
+    let headers = pairs(headers);
+    // SAFETY: pointers and sizes are those of buffers that live through the call; null stands for no details.
+    accepted(unsafe {
+        host::proxy_send_local_response(
+            status,
+            null(),
+            0,
+            body.as_ptr(),
+            body.len(),
+            headers.as_ptr(),
+            headers.len(),
+            grpc_status.unwrap_or(-1),
+        )
+    })
+}
+
+/// Makes later calls concern this context; refused when it is gone.
+pub(crate) fn set_effective_context(context: u32) -> Result<(), Refused> {
+    // SAFETY: takes no pointer.
+    accepted(unsafe { host::proxy_set_effective_context(context) })
+}
+
+/// A value of the shared area and its version.
+pub(crate) fn shared(key: &str) -> Option<(Vec<u8>, u32)> {
+    let (mut data, mut size, mut version) = (std::ptr::null_mut(), 0, 0);
+    // SAFETY: the key lives through the call, and the pointers are to locals that do.
+    let status =
+        unsafe { host::proxy_get_shared_data(key.as_ptr(), key.len(), &raw mut data, &raw mut size, &raw mut version) };
+    taken(status, data, size).ok().map(|value| (value, version))
+}
+
+/// Writes a value of the shared area if it has this version; zero stands for any.
+pub(crate) fn set_shared(key: &str, value: &[u8], version: u32) -> Result<(), Refused> {
+    // SAFETY: pointers and sizes are those of slices that live through the call.
+    accepted(unsafe { host::proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), version) })
+}

@@ -1,0 +1,223 @@
+//! One stream of an app: a request in, a reply out.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+use http::Method;
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::Action;
+use runtime_api::Runtime;
+use runtime_api::api::call::{FRAME_HEADER, Head, Reply};
+use runtime_api::api::http::{Request, Response};
+use runtime_api::executor::Task;
+
+use crate::abi::{self, Buffer, Map};
+use crate::host::Host;
+
+/// What tells the Lua filter to give the reply a body.
+const MARKER: &str = "x-runtime-body";
+
+pub(crate) struct HttpStream {
+    context: u32,
+    host: Host,
+    /// Absent when Envoy calls although the configuration was refused.
+    runtime: Option<Rc<Runtime>>,
+    protocol: Protocol,
+    body: BytesMut,
+    state: State,
+    /// The frame of the reply, for the response callbacks.
+    frame: Rc<RefCell<Option<Bytes>>>,
+    /// The call under way; it ends with the stream.
+    task: Option<Task>,
+}
+
+enum Protocol {
+    Grpc(Head),
+    Http(Request),
+}
+
+#[derive(PartialEq)]
+enum State {
+    /// The request is coming in.
+    Request,
+    /// The request is with the runtime, or answered.
+    Taken,
+}
+
+impl HttpStream {
+    pub(crate) fn new(context: u32, host: Host, runtime: Option<Rc<Runtime>>) -> Self {
+        Self {
+            context,
+            host,
+            runtime,
+            protocol: Protocol::Grpc(Head::default()),
+            body: BytesMut::new(),
+            state: State::Request,
+            frame: Rc::default(),
+            task: None,
+        }
+    }
+
+    /// Reads from the headers what matters.
+    fn read_headers(&mut self) {
+        let Ok(headers) = abi::headers(Map::RequestHeaders) else { return };
+        let (mut head, mut request, mut grpc) = (Head::default(), Request::default(), false);
+        headers.each(|name, value| match name {
+            "content-type" => grpc = value.starts_with("application/grpc"),
+            ":method" => request.method = Method::from_bytes(value.as_bytes()).unwrap_or_default(),
+            _ => head.header(name, value),
+        });
+        self.protocol = if grpc {
+            Protocol::Grpc(head)
+        } else {
+            (request.target, request.token) = (head.path, head.token);
+            Protocol::Http(request)
+        };
+    }
+
+    /// Takes in a part of the body. Nothing of it stays in Envoy, whose own limit answers less clearly than ours.
+    fn take_body(&mut self, size: usize) {
+        if size == 0 {
+            return;
+        }
+        if let Ok(bytes) = abi::body(Buffer::RequestBody, size) {
+            if self.body.is_empty() {
+                self.body = Bytes::from(bytes).into();
+            } else {
+                self.body.extend_from_slice(&bytes);
+            }
+        }
+        let _ = abi::set_body(Buffer::RequestBody, size, &[]);
+    }
+
+    /// The whole request is here, or more of it than is allowed.
+    fn dispatch(&mut self, too_large: bool) {
+        self.state = State::Taken;
+        let Some(runtime) = self.runtime.clone() else {
+            let text = b"the configuration of the runtime was refused; see Envoy's log";
+            let _ = abi::send_local_response(503, &[], text, Some(UNAVAILABLE));
+            return;
+        };
+        let body = std::mem::take(&mut self.body).freeze();
+        match &mut self.protocol {
+            Protocol::Http(request) => {
+                request.body = body;
+                let response = if too_large { runtime.http_too_large() } else { runtime.http(request) };
+                respond(&response);
+            }
+            Protocol::Grpc(_) if too_large => answer(&runtime.too_large(), &self.frame),
+            Protocol::Grpc(head) => {
+                let (head, frame, context) = (std::mem::take(head), Rc::clone(&self.frame), self.context);
+                self.task = Some(self.host.executor().spawn_cancellable(async move {
+                    let reply = runtime.grpc(&head, body).await;
+                    // Refused when the app has gone meanwhile: then nobody wants the reply.
+                    if abi::set_effective_context(context).is_ok() {
+                        answer(&reply, &frame);
+                    }
+                }));
+            }
+        }
+    }
+}
+
+const UNAVAILABLE: i32 = 14;
+
+/// Begins the reply to a gRPC call. A status is complete as it is; a message follows in the response callbacks.
+fn answer(reply: &Reply, frame: &RefCell<Option<Bytes>>) {
+    let sent = match reply {
+        Reply::Message(bytes) => {
+            *frame.borrow_mut() = Some(bytes.clone());
+            abi::send_local_response(200, &[(MARKER, b"1")], &[], None)
+        }
+        Reply::Status(status) => {
+            let metadata = status.metadata().clone().into_headers();
+            let mut headers: Vec<(&str, &[u8])> =
+                metadata.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+            let details = base64(status.details());
+            if !details.is_empty() {
+                headers.push(("grpc-status-details-bin", details.as_bytes()));
+            }
+            abi::send_local_response(200, &headers, status.message().as_bytes(), Some(status.code() as i32))
+        }
+    };
+    let _ = sent; // refused when the stream has ended in the same moment
+}
+
+fn respond(response: &Response) {
+    let kind: Option<(&str, &[u8])> = response.content_type.map(|kind| ("content-type", kind.as_bytes()));
+    let headers: Vec<(&str, &[u8])> = kind.into_iter().collect();
+    let _ = abi::send_local_response(response.status.as_u16().into(), &headers, response.body.as_bytes(), None);
+}
+
+/// As gRPC sends binary metadata: without padding.
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes)
+}
+
+impl Context for HttpStream {
+    /// The stream has ended, answered or not.
+    fn on_done(&mut self) -> bool {
+        if let Some(task) = self.task.take() {
+            self.host.enter();
+            drop(task);
+            self.host.leave();
+        }
+        true
+    }
+}
+
+impl HttpContext for HttpStream {
+    fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+        self.read_headers();
+        if end_of_stream {
+            self.host.enter();
+            self.dispatch(false);
+            self.host.leave();
+        }
+        Action::Pause
+    }
+
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        if self.state == State::Taken {
+            self.body.clear();
+            let _ = abi::set_body(Buffer::RequestBody, size, &[]);
+            return Action::Pause;
+        }
+        self.take_body(size);
+        let limit = self.runtime.as_ref().map_or(0, |runtime| runtime.max_request_bytes());
+        let too_large = self.body.len() > limit.saturating_add(FRAME_HEADER);
+        if end_of_stream || too_large {
+            self.host.enter();
+            self.dispatch(too_large);
+            self.host.leave();
+        }
+        Action::Pause
+    }
+
+    fn on_http_request_trailers(&mut self, _count: usize) -> Action {
+        if self.state == State::Request {
+            self.host.enter();
+            self.dispatch(false);
+            self.host.leave();
+        }
+        Action::Pause
+    }
+
+    fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
+        if self.frame.borrow().is_some() {
+            let headers: [(&str, &[u8]); 2] = [(":status", b"200"), ("content-type", b"application/grpc")];
+            let _ = abi::set_headers(Map::ResponseHeaders, &headers);
+        }
+        Action::Continue
+    }
+
+    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        if end_of_stream && let Some(frame) = self.frame.borrow_mut().take() {
+            let _ = abi::set_body(Buffer::ResponseBody, size, &frame);
+            let _ = abi::add_header(Map::ResponseTrailers, "grpc-status", "0");
+        }
+        Action::Continue
+    }
+}

@@ -1,0 +1,79 @@
+//! Compiles the .proto files beside it: to messages, services (feature `clients`), a table of all methods, descriptors.
+
+use std::env;
+use std::error::Error;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+
+/// The roots; what they import comes along.
+const FILES: &[&str] = &[
+    "dapr/proto/runtime/v1/appcallback.proto",
+    "dapr/proto/runtime/v1/dapr.proto",
+    "grpc/health/v1/health.proto",
+    "spec/proto/runtime/v1/appcallback.proto",
+    "spec/proto/runtime/v1/lifecycle.proto",
+    "spec/proto/runtime/v1/runtime.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let source = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    for directory in ["build.rs", "dapr", "google", "grpc", "spec"] {
+        println!("cargo:rerun-if-changed={directory}");
+    }
+
+    let descriptors = protox::compile(FILES, [&source])?;
+    fs::write(out.join("methods.rs"), method_table(&descriptors)?)?;
+    fs::write(out.join("descriptors.bin"), without_comments(&descriptors).encode_to_vec())?;
+    generate(descriptors, &out)
+}
+
+fn generate(descriptors: FileDescriptorSet, out: &Path) -> Result<(), Box<dyn Error>> {
+    let mut config = prost_build::Config::new();
+    config.out_dir(out).bytes(["."]).btree_map(["."]);
+    // The transport is the caller's choice: DaprClient::new takes any.
+    #[cfg(feature = "clients")]
+    config.service_generator(tonic_prost_build::configure().build_transport(false).service_generator());
+    Ok(config.compile_fds(descriptors)?)
+}
+
+fn without_comments(descriptors: &FileDescriptorSet) -> FileDescriptorSet {
+    let mut bare = descriptors.clone();
+    for file in &mut bare.file {
+        file.source_code_info = None;
+    }
+    bare
+}
+
+/// Rust source of a sorted array of `Method`.
+fn method_table(descriptors: &FileDescriptorSet) -> Result<String, Box<dyn Error>> {
+    let mut methods = Vec::new();
+    for file in &descriptors.file {
+        for service in &file.service {
+            for method in &service.method {
+                methods.push((
+                    format!("{}.{}", file.package(), service.name()),
+                    method.name(),
+                    method.client_streaming(),
+                    method.server_streaming(),
+                ));
+            }
+        }
+    }
+    methods.sort();
+
+    let mut table = String::from("&[\n");
+    for (service, name, client_streaming, server_streaming) in methods {
+        writeln!(
+            table,
+            "    Method {{ service: {service:?}, name: {name:?}, \
+             client_streaming: {client_streaming}, server_streaming: {server_streaming} }},"
+        )?;
+    }
+    table.push(']');
+    Ok(table)
+}

@@ -1,0 +1,228 @@
+//! A gRPC call as bytes: framing, compression, deadlines, and the reply.
+
+use std::io::Read;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
+use tonic::{Code, Status};
+
+/// The bytes in front of each message: whether it is compressed, and its length.
+pub const FRAME_HEADER: usize = 5;
+
+/// The encodings that are understood, as `grpc-accept-encoding` tells them.
+pub const ACCEPTED_ENCODINGS: &str = "identity,gzip";
+
+/// The head of a call: of all its headers those that matter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Head {
+    /// `/service/method`.
+    pub path: String,
+    /// How long the caller waits, from `grpc-timeout`.
+    pub timeout: Option<Duration>,
+    /// How messages with the compressed flag are encoded, from `grpc-encoding`.
+    pub encoding: Option<String>,
+    /// `dapr-api-token`.
+    pub token: Option<String>,
+}
+
+impl Head {
+    /// Takes in a header if it matters.
+    pub fn header(&mut self, name: &str, value: &str) {
+        match name {
+            ":path" => value.clone_into(&mut self.path),
+            "grpc-timeout" => self.timeout = parse_timeout(value),
+            "grpc-encoding" => self.encoding = Some(value.to_owned()),
+            "dapr-api-token" => self.token = Some(value.to_owned()),
+            _ => {}
+        }
+    }
+
+    /// The service and the method.
+    pub fn method(&self) -> (&str, &str) {
+        self.path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or((&self.path, ""))
+    }
+}
+
+/// What the app gets.
+#[derive(Debug)]
+pub enum Reply {
+    /// A message in its frame, and the status OK.
+    Message(Bytes),
+    /// A status alone.
+    Status(Box<Status>),
+}
+
+impl From<Status> for Reply {
+    fn from(status: Status) -> Self {
+        Self::Status(Box::new(status))
+    }
+}
+
+impl Reply {
+    /// Frames a message.
+    pub fn message(message: &impl Message) -> Self {
+        let length = message.encoded_len();
+        let Ok(prefix) = u32::try_from(length) else {
+            return Status::resource_exhausted("the reply is larger than gRPC can frame").into();
+        };
+        let mut frame = BytesMut::with_capacity(FRAME_HEADER + length);
+        frame.put_u8(0);
+        frame.put_u32(prefix);
+        message.encode_raw(&mut frame);
+        Self::Message(frame.freeze())
+    }
+
+    /// Its status code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Message(_) => Code::Ok,
+            Self::Status(status) => status.code(),
+        }
+    }
+}
+
+/// What is said of a message over the limit.
+pub fn too_large(limit: usize) -> Status {
+    Status::resource_exhausted(format!(
+        "the message is larger than {limit} bytes, the limit set by limits.maxRequestBytes"
+    ))
+}
+
+/// The one message in the body of a unary call.
+pub fn message(body: &Bytes, encoding: Option<&str>, limit: usize) -> Result<Bytes, Status> {
+    let Some((&[compressed, a, b, c, d], rest)) = body.split_first_chunk::<FRAME_HEADER>() else {
+        return Err(Status::internal(match body.len() {
+            0 => "the call ended without a message".to_owned(),
+            length => format!("the frame of the message is cut off after {length} bytes"),
+        }));
+    };
+    let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+    if length > limit {
+        return Err(too_large(limit));
+    }
+    if rest.len() < length {
+        let have = rest.len();
+        return Err(Status::internal(format!("the message is cut off: {have} of {length} bytes came")));
+    }
+    if rest.len() > length {
+        return Err(Status::internal("the method takes one message, and more came"));
+    }
+    let message = body.slice(FRAME_HEADER..);
+    match (compressed, encoding) {
+        (0, _) => Ok(message),
+        (1, Some("gzip")) => inflate(&message, limit),
+        (1, None | Some("identity")) => {
+            Err(Status::internal("the message is said to be compressed, and no grpc-encoding says how"))
+        }
+        (1, Some(other)) => {
+            let mut status =
+                Status::unimplemented(format!("grpc-encoding {other:?} is not understood; gzip and identity are"));
+            let accepted = tonic::metadata::MetadataValue::from_static(ACCEPTED_ENCODINGS);
+            status.metadata_mut().insert("grpc-accept-encoding", accepted);
+            Err(status)
+        }
+        (flags, _) => Err(Status::internal(format!("the frame begins with {flags}, which is no flag of gRPC"))),
+    }
+}
+
+fn inflate(message: &[u8], limit: usize) -> Result<Bytes, Status> {
+    let mut plain = Vec::new();
+    let bound = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    match flate2::read::GzDecoder::new(message).take(bound).read_to_end(&mut plain) {
+        Ok(length) if length > limit => Err(too_large(limit)),
+        Ok(_) => Ok(plain.into()),
+        Err(error) => Err(Status::internal(format!("the message is not gzip: {error}"))),
+    }
+}
+
+/// Decodes a message of protobuf.
+pub fn decode<M: Message + Default>(message: Bytes) -> Result<M, Status> {
+    M::decode(message).map_err(|error| {
+        let path = std::any::type_name::<M>();
+        let name = path.rsplit("::").next().unwrap_or(path);
+        Status::invalid_argument(format!("the message is not a {name}: {error}"))
+    })
+}
+
+/// The text of `grpc-timeout`: up to eight digits and a unit.
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn frame(flag: u8, length: u32, message: &[u8]) -> Bytes {
+        [&[flag][..], &length.to_be_bytes(), message].concat().into()
+    }
+
+    fn refusal(body: &Bytes, encoding: Option<&str>) -> (Code, String) {
+        let status = message(body, encoding, 100).unwrap_err();
+        (status.code(), status.message().to_owned())
+    }
+
+    #[test]
+    fn a_plain_message() {
+        assert_eq!(message(&frame(0, 3, b"abc"), None, 100).unwrap(), "abc");
+        assert_eq!(message(&frame(0, 0, b""), Some("gzip"), 100).unwrap(), "");
+    }
+
+    #[test]
+    fn a_gzipped_message_within_the_limit() {
+        let gzip = |plain: &[u8]| {
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            gzip.write_all(plain).unwrap();
+            let packed = gzip.finish().unwrap();
+            frame(1, packed.len().try_into().unwrap(), &packed)
+        };
+        assert_eq!(message(&gzip(b"abc"), Some("gzip"), 100).unwrap(), "abc");
+        assert_eq!(refusal(&gzip(&[0; 10_000]), Some("gzip")).0, Code::ResourceExhausted);
+    }
+
+    #[test]
+    fn what_is_refused() {
+        assert_eq!(refusal(&Bytes::new(), None), (Code::Internal, "the call ended without a message".into()));
+        assert_eq!(refusal(&frame(0, 3, b"abcd"), None).0, Code::Internal);
+        assert_eq!(refusal(&frame(0, 5, b"abcd"), None).1, "the message is cut off: 4 of 5 bytes came");
+        assert_eq!(refusal(&frame(0, 101, b""), None).0, Code::ResourceExhausted);
+        assert_eq!(refusal(&frame(1, 1, b"a"), None).0, Code::Internal);
+        assert_eq!(refusal(&frame(1, 1, b"a"), Some("gzip")).0, Code::Internal);
+        assert_eq!(refusal(&frame(2, 1, b"a"), None).0, Code::Internal);
+        let status = message(&frame(1, 1, b"a"), Some("zstd"), 100).unwrap_err();
+        assert_eq!(status.code(), Code::Unimplemented);
+        assert_eq!(status.metadata().get("grpc-accept-encoding").unwrap(), ACCEPTED_ENCODINGS);
+    }
+
+    #[test]
+    fn timeouts() {
+        assert_eq!(parse_timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for wrong in ["", "m", "5", "5x", "123456789S", "-1S", "1µ"] {
+            assert_eq!(parse_timeout(wrong), None, "{wrong}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_upset_it(body: Vec<u8>, encoding in proptest::option::of("gzip|identity|x")) {
+            let _ = message(&body.into(), encoding.as_deref(), 64);
+        }
+    }
+}

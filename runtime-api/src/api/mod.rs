@@ -1,0 +1,207 @@
+//! The runtime API: calls in, replies out. A handler of a building block sees messages and stores; what is the same
+//! for all of them (framing, the token, deadlines, metrics, statuses) happens here, around it.
+
+pub mod call;
+pub mod dialect;
+pub mod http;
+mod metadata;
+mod state;
+mod status;
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use envoy_runtime_proto::{self as proto, grpc::health::v1 as health};
+use futures::future::{Either, select};
+use prost::Message;
+use tonic::Status;
+
+use crate::component::{Block, Build, Environment};
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::proxy::{Level, Proxy};
+use call::{Head, Reply};
+use dialect::{DIALECTS, Dialect};
+
+const HEALTH: &str = "grpc.health.v1.Health";
+
+/// The runtime of one worker.
+#[derive(Debug)]
+pub struct Runtime {
+    proxy: Rc<dyn Proxy>,
+    config: Rc<Config>,
+    state: state::StateApi,
+    metadata: metadata::MetadataApi,
+    metrics: Metrics,
+}
+
+/// A call under way, as handlers see it.
+#[derive(Debug)]
+pub struct Call {
+    /// The dialect it was made in.
+    pub dialect: &'static Dialect,
+    /// What it concerns, once that is known.
+    component: RefCell<Option<(Block, String)>>,
+}
+
+impl Call {
+    /// Notes which component the call concerns, for metrics and texts.
+    pub fn concerns(&self, block: Block, component: &str) {
+        *self.component.borrow_mut() = Some((block, component.to_owned()));
+    }
+}
+
+impl Runtime {
+    /// A runtime with this configuration. Nothing is connected yet: a store is when it is first used.
+    pub fn new(proxy: Rc<dyn Proxy>, config: Config) -> Self {
+        let mut stores = Vec::new();
+        for component in &config.components {
+            let environment =
+                Environment { proxy: Rc::clone(&proxy), component: component.clone(), limits: config.limits };
+            match component.driver.build {
+                Build::State(build) => stores.push((component, build(&environment))),
+            }
+        }
+        let state = state::StateApi::new(&config, stores);
+        let config = Rc::new(config);
+        let metadata = metadata::MetadataApi::new(Rc::clone(&proxy), Rc::clone(&config));
+        let metrics = Metrics::new(Rc::clone(&proxy));
+        Self { proxy, config, state, metadata, metrics }
+    }
+
+    /// The largest message taken from the app, in bytes.
+    pub fn max_request_bytes(&self) -> usize {
+        self.config.limits.max_request_bytes
+    }
+
+    /// Whether a caller with this token may call.
+    fn admits(&self, token: Option<&str>) -> bool {
+        self.config.api_token.as_ref().is_none_or(|secret| token.is_some_and(|token| secret.is(token)))
+    }
+
+    /// Answers a unary gRPC call. Dropping the future cancels it.
+    pub async fn grpc(&self, head: &Head, body: Bytes) -> Reply {
+        let started = self.proxy.now();
+        let (service, method) = head.method();
+        let call = Call {
+            dialect: DIALECTS.into_iter().find(|dialect| dialect.service == service).unwrap_or(DIALECTS[0]),
+            component: RefCell::default(),
+        };
+        let limit = self.max_request_bytes();
+        let reply = if self.admits(head.token.as_deref()) {
+            match call::message(&body, head.encoding.as_deref(), limit) {
+                Ok(message) => self.within_deadline(head, &call, self.serve(&call, service, method, message)).await,
+                Err(status) => status.into(),
+            }
+        } else {
+            Status::unauthenticated("invalid api token: the metadata field dapr-api-token is missing or wrong").into()
+        };
+        self.account(&call, service, method, started, &reply);
+        reply
+    }
+
+    /// Refuses a call whose body is over the limit, before all of it has come.
+    pub fn too_large(&self) -> Reply {
+        call::too_large(self.max_request_bytes()).into()
+    }
+
+    async fn within_deadline(&self, head: &Head, call: &Call, reply: impl Future<Output = Reply>) -> Reply {
+        let time = head.timeout.unwrap_or(self.config.limits.timeout);
+        let deadline = self.proxy.sleep(time);
+        match select(std::pin::pin!(reply), deadline).await {
+            Either::Left((reply, _)) => reply,
+            Either::Right(((), _)) => {
+                let who = match &*call.component.borrow() {
+                    Some((block, component)) => format!("{} component {component}", block.name()),
+                    None => "the runtime".to_owned(),
+                };
+                let time = humantime::format_duration(time);
+                Status::deadline_exceeded(format!("{who} has not answered within {time}")).into()
+            }
+        }
+    }
+
+    /// The table of methods.
+    async fn serve(&self, call: &Call, service: &str, method: &str, message: Bytes) -> Reply {
+        let state = &self.state;
+        match (service, method) {
+            (HEALTH, "Check") => unary(message, async |request| self.health(&request)).await,
+            _ if service != call.dialect.service => unserved(service, method),
+            (_, "GetState") => unary(message, async |request| state.get(call, request).await).await,
+            (_, "GetBulkState") => unary(message, async |request| state.get_bulk(call, request).await).await,
+            (_, "SaveState") => unary(message, async |request| state.save(call, request).await).await,
+            (_, "DeleteState") => unary(message, async |request| state.delete(call, request).await).await,
+            (_, "DeleteBulkState") => unary(message, async |request| state.delete_bulk(call, request).await).await,
+            (_, "ExecuteStateTransaction") => unary(message, async |request| state.transact(call, request).await).await,
+            (_, "GetMetadata") if service == dialect::DAPR.service => {
+                unary(message, async |_: proto::dapr::runtime::v1::GetMetadataRequest| Ok(self.metadata.get())).await
+            }
+            (_, "SetMetadata") if service == dialect::DAPR.service => {
+                unary(message, async |request| self.metadata.set(request)).await
+            }
+            _ => unserved(service, method),
+        }
+    }
+
+    /// `grpc.health.v1.Health/Check`: serving, for the server and for each service that is served.
+    fn health(&self, request: &health::HealthCheckRequest) -> Result<health::HealthCheckResponse, Status> {
+        let name = request.service.as_str();
+        if name.is_empty() || name == HEALTH || DIALECTS.iter().any(|dialect| dialect.service == name) {
+            let status = health::health_check_response::ServingStatus::Serving.into();
+            return Ok(health::HealthCheckResponse { status });
+        }
+        Err(Status::not_found(format!("unknown service {name:?}")))
+    }
+
+    /// Metrics of a call, and a line in the log for one that failed by our fault or a store's.
+    fn account(&self, call: &Call, service: &str, method: &str, started: Duration, reply: &Reply) {
+        let method = proto::method(service, method).map_or("unknown", |method| method.name);
+        let code = reply.code();
+        let component = call.component.borrow();
+        let (block, component) = component.as_ref().map_or(("none", "none"), |(block, name)| (block.name(), name));
+        let micros = u64::try_from(self.proxy.now().saturating_sub(started).as_micros()).unwrap_or(u64::MAX);
+        self.metrics.count(block, component, method, code, micros);
+        if let Reply::Status(status) = reply
+            && matches!(code, tonic::Code::Internal | tonic::Code::Unavailable | tonic::Code::DeadlineExceeded)
+        {
+            let text = status.message();
+            let line =
+                format!("event=call_failed method={method} component={component} status={code:?} message={text:?}");
+            self.proxy.log(Level::Debug, &line);
+        }
+    }
+}
+
+/// Decodes the message, has it handled and frames the answer.
+async fn unary<Request, Answer>(message: Bytes, handle: impl AsyncFnOnce(Request) -> Result<Answer, Status>) -> Reply
+where
+    Request: Message + Default,
+    Answer: Message,
+{
+    let request = match call::decode(message) {
+        Ok(request) => request,
+        Err(status) => return status.into(),
+    };
+    match handle(request).await {
+        Ok(answer) => Reply::message(&answer),
+        Err(status) => status.into(),
+    }
+}
+
+/// What is said of a method that is not served.
+fn unserved(service: &str, method: &str) -> Reply {
+    Status::unimplemented(match proto::method(service, method) {
+        Some(_) => format!("{service}/{method} is not served by this version of Envoy Runtime"),
+        None if proto::is_service(service) => format!("unknown method {method} for service {service}"),
+        None => format!("unknown service {service}"),
+    })
+    .into()
+}
+
+/// A point in time as RFC 3339 has it, in UTC and whole seconds.
+fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
+}

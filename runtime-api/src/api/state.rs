@@ -1,0 +1,277 @@
+//! The State API: its rules once for both dialects. Names of stores, keys and texts are Dapr's and Layotto's.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use envoy_runtime_proto::dapr::common::v1::{self as common, StateItem, state_options};
+use envoy_runtime_proto::dapr::runtime::v1 as dapr;
+use futures::stream::{self, StreamExt};
+use serde::de::IgnoredAny;
+use tonic::Status;
+
+use super::dialect::{Dialect, StatePrefix};
+use super::status::StateFailure;
+use super::{Call, rfc3339};
+use crate::component::Block;
+use crate::component::state::{Concurrency, Delete, Error, Item, Operation, Store, TTL, Ttl, Write};
+use crate::config::{self, Config};
+
+/// Keys of one call that are read or written at the same time.
+const BULK_WIDTH: usize = 128;
+
+/// Between the prefix of a key and the key.
+const SEPARATOR: &str = "||";
+
+/// All state stores of the app.
+#[derive(Debug)]
+pub(super) struct StateApi {
+    stores: BTreeMap<String, Named>,
+}
+
+#[derive(Debug)]
+struct Named {
+    name: String,
+    prefix: Prefix,
+    app_id: String,
+    store: Rc<dyn Store>,
+}
+
+/// What a store adds to keys.
+#[derive(Debug)]
+enum Prefix {
+    /// What is usual in the dialect of the call.
+    Usual,
+    /// Nothing.
+    None,
+    /// This text.
+    Text(String),
+}
+
+impl Prefix {
+    /// Reads `keyPrefix`, which Dapr and Layotto take in lower case.
+    fn new(config: &Config, component: &config::Component) -> Self {
+        let text = component.settings.text("keyPrefix").map(str::to_lowercase);
+        match text.as_deref() {
+            None => Self::Usual,
+            Some("none") => Self::None,
+            Some("appid") => Self::Text(config.app_id.clone()),
+            Some("name") => Self::Text(component.name.clone()),
+            Some("namespace") => Self::Text(format!("{}.{}", config.namespace, config.app_id)),
+            Some(other) => Self::Text(other.to_owned()),
+        }
+    }
+}
+
+impl Named {
+    /// The key in the store.
+    fn key(&self, dialect: &Dialect, key: &str) -> Result<String, Status> {
+        let prefix = match &self.prefix {
+            Prefix::Usual if dialect.state_prefix == StatePrefix::AppId => &self.app_id,
+            Prefix::Usual | Prefix::None => "",
+            Prefix::Text(text) => text.as_str(),
+        };
+        if key.contains(SEPARATOR) {
+            return Err(StateFailure::IllegalKey(&self.name, key).status(dialect));
+        }
+        Ok(if prefix.is_empty() { key.to_owned() } else { format!("{prefix}{SEPARATOR}{key}") })
+    }
+}
+
+impl StateApi {
+    /// The stores among these components.
+    pub(super) fn new(config: &Config, stores: Vec<(&config::Component, Rc<dyn Store>)>) -> Self {
+        let named = |(component, store): (&config::Component, _)| Named {
+            name: component.name.clone(),
+            prefix: Prefix::new(config, component),
+            app_id: config.app_id.clone(),
+            store,
+        };
+        let stores = stores.into_iter().map(|entry| (entry.0.name.clone(), named(entry))).collect();
+        Self { stores }
+    }
+
+    fn store(&self, call: &Call, name: &str) -> Result<&Named, Status> {
+        let Some(store) = self.stores.get(name) else {
+            let failure =
+                if self.stores.is_empty() { StateFailure::NotConfigured(name) } else { StateFailure::NotFound(name) };
+            return Err(failure.status(call.dialect));
+        };
+        call.concerns(Block::State, name);
+        Ok(store)
+    }
+
+    /// `GetState`: a key that is not there is no error.
+    pub(super) async fn get(
+        &self,
+        call: &Call,
+        request: dapr::GetStateRequest,
+    ) -> Result<dapr::GetStateResponse, Status> {
+        let named = self.store(call, &request.store_name)?;
+        let key = named.key(call.dialect, &request.key)?;
+        let found = named.store.get(&key).await;
+        let found = found.map_err(|cause| StateFailure::Get(&request.key, &named.name, cause).status(call.dialect))?;
+        let Item { data, etag, expires } = found.unwrap_or_default();
+        let metadata = expires.map(|time| ("ttlExpireTime".to_owned(), rfc3339(time))).into_iter().collect();
+        Ok(dapr::GetStateResponse { data, etag: etag.unwrap_or_default(), metadata })
+    }
+
+    /// `GetBulkState`: an item for each key, in the order of the keys, with the error of those that failed.
+    pub(super) async fn get_bulk(
+        &self,
+        call: &Call,
+        request: dapr::GetBulkStateRequest,
+    ) -> Result<dapr::GetBulkStateResponse, Status> {
+        let named = self.store(call, &request.store_name)?;
+        let mut keys = Vec::with_capacity(request.keys.len());
+        for key in &request.keys {
+            keys.push((key, named.key(call.dialect, key)?));
+        }
+        let width = usize::try_from(request.parallelism).unwrap_or_default();
+        let width = if width == 0 { BULK_WIDTH } else { width.min(BULK_WIDTH) };
+        let reads = keys.into_iter().map(|(name, key)| async move {
+            let mut item = dapr::BulkStateItem { key: name.clone(), ..Default::default() };
+            match named.store.get(&key).await {
+                Ok(found) => {
+                    let Item { data, etag, expires } = found.unwrap_or_default();
+                    (item.data, item.etag) = (data, etag.unwrap_or_default());
+                    item.metadata =
+                        expires.map(|time| ("ttlExpireTime".to_owned(), rfc3339(time))).into_iter().collect();
+                }
+                Err(error) => item.error = error.to_string(),
+            }
+            item
+        });
+        Ok(dapr::GetBulkStateResponse { items: stream::iter(reads).buffered(width).collect().await })
+    }
+
+    /// `SaveState`: each item by itself; the call fails when one does, and the others are written all the same.
+    pub(super) async fn save(&self, call: &Call, request: dapr::SaveStateRequest) -> Result<(), Status> {
+        let named = self.store(call, &request.store_name)?;
+        let mut writes = Vec::with_capacity(request.states.len());
+        for item in request.states {
+            if item.key.is_empty() && !call.dialect.empty_key {
+                return Err(StateFailure::EmptyKey(&named.name).status(call.dialect));
+            }
+            let key = named.key(call.dialect, &item.key)?;
+            writes.push((item.key.clone(), write(item, key, &BTreeMap::new())));
+        }
+        let writes = writes.into_iter().map(|(name, write)| async move {
+            match write {
+                Ok(write) => named.store.set(write).await,
+                Err(error) => Err(error),
+            }
+            .map_err(|error| (name, error))
+        });
+        match errors(writes).await {
+            Some(cause) => Err(StateFailure::Save(&named.name, cause).status(call.dialect)),
+            None => Ok(()),
+        }
+    }
+
+    /// `DeleteState`: an item that is not there is no error, unless an etag says that it should be.
+    pub(super) async fn delete(&self, call: &Call, request: dapr::DeleteStateRequest) -> Result<(), Status> {
+        let named = self.store(call, &request.store_name)?;
+        let key = named.key(call.dialect, &request.key)?;
+        let deleted = named.store.delete(delete(key, request.etag, request.options)).await;
+        deleted.map_err(|cause| StateFailure::Delete(&named.name, &request.key, cause).status(call.dialect))
+    }
+
+    /// `DeleteBulkState`: as [`StateApi::save`], of removals.
+    pub(super) async fn delete_bulk(&self, call: &Call, request: dapr::DeleteBulkStateRequest) -> Result<(), Status> {
+        let named = self.store(call, &request.store_name)?;
+        let mut deletes = Vec::with_capacity(request.states.len());
+        for item in request.states {
+            let key = named.key(call.dialect, &item.key)?;
+            deletes.push((item.key, delete(key, item.etag, item.options)));
+        }
+        let deletes = deletes
+            .into_iter()
+            .map(|(name, delete)| async move { named.store.delete(delete).await.map_err(|error| (name, error)) });
+        match errors(deletes).await {
+            Some(cause) => Err(StateFailure::DeleteBulk(&named.name, cause).status(call.dialect)),
+            None => Ok(()),
+        }
+    }
+
+    /// `ExecuteStateTransaction`: the operations in their order, as one.
+    pub(super) async fn transact(
+        &self,
+        call: &Call,
+        request: dapr::ExecuteStateTransactionRequest,
+    ) -> Result<(), Status> {
+        let named = self.store(call, &request.store_name)?;
+        let failed = |cause| match cause {
+            Error::TransactionsNotSupported => StateFailure::TransactionsNotSupported(&named.name).status(call.dialect),
+            cause => StateFailure::Transaction(&named.name, cause).status(call.dialect),
+        };
+        let mut operations = Vec::with_capacity(request.operations.len());
+        for operation in request.operations {
+            // As both incumbents do: an operation without a request is passed over.
+            let Some(item) = operation.request else { continue };
+            let key = named.key(call.dialect, &item.key)?;
+            operations.push(match operation.operation_type.as_str() {
+                "upsert" => Operation::Upsert(write(item, key, &request.metadata).map_err(&failed)?),
+                "delete" => Operation::Delete(delete(key, item.etag, item.options)),
+                other => return Err(StateFailure::UnknownOperation(&named.name, other).status(call.dialect)),
+            });
+        }
+        if operations.is_empty() {
+            return Ok(());
+        }
+        named.store.transact(operations).await.map_err(failed)
+    }
+}
+
+/// Runs what can be run side by side and gives the errors of all as one.
+async fn errors(calls: impl Iterator<Item = impl Future<Output = Result<(), (String, Error)>>>) -> Option<Error> {
+    let outcomes: Vec<_> = stream::iter(calls).buffered(BULK_WIDTH).collect().await;
+    Error::join(outcomes.into_iter().filter_map(Result::err).collect())
+}
+
+/// The write that an item asks for. What its own metadata leave open, those of the request may say.
+fn write(item: StateItem, key: String, request: &BTreeMap<String, String>) -> Result<Write, Error> {
+    let metadata = |name: &str| property(&item.metadata, name).or_else(|| property(request, name));
+    let ttl = metadata(TTL).map_or(Ok(Ttl::Unspecified), Ttl::parse)?;
+    if metadata("contentType").is_some_and(is_json) {
+        check_json(&item.key, &item.value)?;
+    }
+    let (concurrency, strong) = options(item.options);
+    Ok(Write { key, data: item.value, etag: given(item.etag), concurrency, strong, ttl })
+}
+
+fn delete(key: String, etag: Option<common::Etag>, requested: Option<common::StateOptions>) -> Delete {
+    let (concurrency, strong) = options(requested);
+    Delete { key, etag: given(etag), concurrency, strong }
+}
+
+/// An etag that is empty is none: Layotto's SDK sends one with every removal.
+fn given(etag: Option<common::Etag>) -> Option<String> {
+    etag.map(|etag| etag.value).filter(|value| !value.is_empty())
+}
+
+fn options(options: Option<common::StateOptions>) -> (Concurrency, bool) {
+    let options = options.unwrap_or_default();
+    let concurrency = match options.concurrency() {
+        state_options::StateConcurrency::ConcurrencyFirstWrite => Concurrency::FirstWrite,
+        state_options::StateConcurrency::ConcurrencyLastWrite => Concurrency::LastWrite,
+        state_options::StateConcurrency::ConcurrencyUnspecified => Concurrency::Unspecified,
+    };
+    (concurrency, options.consistency() == state_options::StateConsistency::ConsistencyStrong)
+}
+
+/// A metadata field by its name, which Dapr compares without regard to case.
+fn property<'a>(metadata: &'a BTreeMap<String, String>, name: &str) -> Option<&'a str> {
+    metadata.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+}
+
+fn is_json(content_type: &str) -> bool {
+    content_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+}
+
+/// Dapr parses such a value and writes it anew; here it stays as it is, once it is known to be JSON.
+fn check_json(key: &str, value: &Bytes) -> Result<(), Error> {
+    serde_json::from_slice::<IgnoredAny>(value)
+        .map(drop)
+        .map_err(|error| Error::NotJson(key.to_owned(), error.to_string()))
+}

@@ -1,0 +1,95 @@
+//! The registry: every driver is one row of [`DRIVERS`], and nothing else in the project lists them.
+
+pub mod state;
+
+use std::rc::Rc;
+
+use crate::config::{self, Field, Path, Report, Settings};
+use crate::proxy::Proxy;
+
+/// A building block: what kind of component something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Block {
+    /// Keys and values.
+    State,
+}
+
+impl Block {
+    /// The first part of a component's type, and the name of the block in metrics and clusters.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::State => "state",
+        }
+    }
+
+    /// The metadata fields that every component of the block has.
+    pub const fn fields(self) -> &'static [Field] {
+        match self {
+            Self::State => state::FIELDS,
+        }
+    }
+}
+
+/// What the project knows about a driver without building it.
+#[derive(Debug)]
+pub struct Driver {
+    /// The type as written in a configuration, such as `state.redis`.
+    pub kind: &'static str,
+    /// The building block that it belongs to.
+    pub block: Block,
+    /// One sentence for the reference.
+    pub meaning: &'static str,
+    /// What GetMetadata tells about it, in Dapr's words.
+    pub capabilities: &'static [&'static str],
+    /// Its own metadata fields.
+    pub fields: &'static [Field],
+    /// What a table of fields cannot say: rules between fields.
+    pub check: fn(&Settings, &Path, &mut Report),
+    /// The servers that Envoy must have a cluster for.
+    pub upstream: fn(&Settings) -> Option<Upstream>,
+    /// Makes the component.
+    pub build: Build,
+}
+
+/// How a component of each building block is made.
+#[derive(Debug, Clone, Copy)]
+pub enum Build {
+    /// A state store.
+    State(fn(&Environment) -> Rc<dyn state::Store>),
+}
+
+/// What a driver gets when it is built.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// The way to the outside.
+    pub proxy: Rc<dyn Proxy>,
+    /// The component's configuration.
+    pub component: config::Component,
+    /// Bounds of a call.
+    pub limits: config::Limits,
+}
+
+/// A server that Envoy must have a cluster for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// A name or an IP address.
+    pub host: String,
+    /// The TCP port.
+    pub port: u16,
+    /// How the cluster speaks TLS, if it does.
+    pub tls: Option<Tls>,
+}
+
+/// TLS of a cluster. Paths are files on the machine that runs Envoy.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// The name to ask for and to find in the certificate.
+    pub server_name: String,
+    /// The certificate authorities to trust; none given: the system's.
+    pub ca_file: Option<String>,
+    /// The certificate and key to show.
+    pub certificate: Option<(String, String)>,
+}
+
+/// All drivers, by type.
+pub const DRIVERS: &[Driver] = &[state::in_memory::DRIVER, state::redis::DRIVER];

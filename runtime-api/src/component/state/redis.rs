@@ -1,0 +1,338 @@
+//! State in Redis: a hash per key with the fields `data`, `version` and `first-write`, as Dapr's state.redis writes
+//! it, so that either reads what the other wrote.
+//!
+//! Where the rules of a write come from Dapr's driver they hold here to the letter, also where they differ from other
+//! stores: an etag for a key that is absent is no mismatch, and the first write without an etag is told by a mark
+//! that only first-write writes leave.
+
+use std::rc::Rc;
+
+use async_trait::async_trait;
+
+use super::{Concurrency, Delete, Error, Item, Operation, Store, Ttl, Write};
+use crate::component::{Block, Build, Driver, Environment, Tls, Upstream};
+use crate::config::{Field, Kind, Path, Report, Settings, parse_address};
+use crate::protocol::redis::{self, Client, Login, Reply};
+
+/// The row of the registry.
+pub const DRIVER: Driver = Driver {
+    kind: "state.redis",
+    block: Block::State,
+    meaning: "Redis, or what speaks its protocol; data is interchangeable with Dapr's and Layotto's.",
+    capabilities: &["ETAG", "TRANSACTIONAL", "TTL"],
+    fields: FIELDS,
+    check,
+    upstream,
+    build: Build::State(|environment| Rc::new(Redis::new(environment))),
+};
+
+const POOLED: Kind = Kind::Ignored("Envoy keeps one pipelined connection per worker");
+const RETRIED: Kind = Kind::Ignored("a connection is tried again after 50 ms to 1 s; calls are not repeated");
+const CLUSTERED: Kind = Kind::Refused("one server is supported, no cluster and no sentinel");
+
+const FIELDS: &[Field] = &[
+    Field::required("redisHost", Kind::Address, "where the server listens"),
+    Field::optional("redisUsername", Kind::Text, "the user to log in as; needs redisPassword"),
+    Field::optional("redisPassword", Kind::Secret, "the password to log in with"),
+    Field::default("redisDB", Kind::Whole(0, 65535), "0", "the number of the database"),
+    Field::default("enableTLS", Kind::Flag, "false", "whether Envoy speaks TLS to the server"),
+    Field::optional("caCert", Kind::Text, "the file of the authorities to trust with TLS; absent: the system's"),
+    Field::optional("clientCert", Kind::Text, "the file of the certificate to show with TLS; needs clientKey"),
+    Field::optional("clientKey", Kind::Text, "the file of the key of clientCert"),
+    Field::optional("ttlInSeconds", Kind::Whole(1, i64::MAX), "how long an item lives when its write does not say"),
+    Field::default("redisType", Kind::Text, "node", "node"),
+    Field::optional("failover", CLUSTERED, "whether to ask a sentinel"),
+    Field::optional("sentinelMasterName", CLUSTERED, "the name to ask a sentinel for"),
+    Field::optional("sentinelUsername", CLUSTERED, "the user of a sentinel"),
+    Field::optional("sentinelPassword", CLUSTERED, "the password of a sentinel"),
+    Field::optional("queryIndexes", Kind::Ignored("queries are not served"), "indexes for queries"),
+    Field::optional("redisMaxRetries", RETRIED, "how often a call is repeated"),
+    Field::optional("redisMinRetryInterval", RETRIED, "the shortest pause before a repetition"),
+    Field::optional("redisMaxRetryInterval", RETRIED, "the longest pause before a repetition"),
+    Field::optional("maxRetries", RETRIED, "how often a call is repeated"),
+    Field::optional("maxRetryBackoff", RETRIED, "the longest pause before a repetition"),
+    Field::optional("dialTimeout", Kind::Ignored("the cluster's connect_timeout holds"), "how long to connect"),
+    Field::optional("readTimeout", Kind::Ignored("the deadline of the call holds"), "how long to wait for a reply"),
+    Field::optional("writeTimeout", Kind::Ignored("the deadline of the call holds"), "how long to wait for a write"),
+    Field::optional("poolSize", POOLED, "how many connections"),
+    Field::optional("poolTimeout", POOLED, "how long to wait for a connection"),
+    Field::optional("minIdleConns", POOLED, "how many idle connections"),
+    Field::optional("maxConnAge", POOLED, "how old a connection may get"),
+    Field::optional("idleTimeout", POOLED, "how long a connection may be idle"),
+    Field::optional("idleCheckFrequency", POOLED, "how often to look for idle connections"),
+];
+
+fn check(settings: &Settings, path: &Path, report: &mut Report) {
+    let kind = settings.text("redisType").unwrap_or_default();
+    if kind != "node" {
+        report.error(path.field("redisType"), format!("node is expected, not {kind:?}: one server is supported"));
+    }
+    if settings.text("redisUsername").is_some() && settings.text("redisPassword").is_none() {
+        report.error(path.field("redisUsername"), "needs redisPassword: Redis logs in by both");
+    }
+    if settings.text("clientCert").is_some() != settings.text("clientKey").is_some() {
+        report.error(path.field("clientCert"), "clientCert and clientKey are expected together");
+    }
+    for field in ["caCert", "clientCert", "clientKey"] {
+        if settings.text(field).is_some() && !settings.flag("enableTLS") {
+            report.error(path.field(field), "needs enableTLS: true");
+        }
+    }
+}
+
+fn upstream(settings: &Settings) -> Option<Upstream> {
+    let (host, port) = parse_address(settings.text("redisHost")?)?;
+    let file = |field| settings.text(field).map(str::to_owned);
+    let tls = settings.flag("enableTLS").then(|| Tls {
+        server_name: host.to_owned(),
+        ca_file: file("caCert"),
+        certificate: file("clientCert").zip(file("clientKey")),
+    });
+    Some(Upstream { host: host.to_owned(), port, tls })
+}
+
+/// Writes an item. KEYS: the key. ARGV: the etag or "0"; the value; "0" to leave the mark of a first write, else "1";
+/// seconds to live, "-1" to live without end, or "" to leave that as it is. As Dapr's script, with the life time in it:
+/// one round trip, and no moment at which an item lives longer than asked.
+const SET: &str = "\
+local version = redis.pcall('HGET', KEYS[1], 'version')
+local odd = type(version) == 'table' and version.err
+if odd then redis.call('DEL', KEYS[1]) end
+local marked = redis.call('HGET', KEYS[1], 'first-write')
+if odd or not version or version == '' or version == ARGV[1] or (not marked and ARGV[1] == '0') then
+  redis.call('HSET', KEYS[1], 'data', ARGV[2])
+  if ARGV[3] == '0' then redis.call('HSET', KEYS[1], 'first-write', 0) end
+  local new = redis.call('HINCRBY', KEYS[1], 'version', 1)
+  if ARGV[4] == '-1' then redis.call('PERSIST', KEYS[1])
+  elseif ARGV[4] ~= '' then redis.call('EXPIRE', KEYS[1], ARGV[4]) end
+  return new
+end
+return redis.error_reply('ETAG version ' .. version .. ' is stored')";
+
+/// Removes an item. KEYS: the key. ARGV: the etag or "0". As Dapr's script.
+const DELETE: &str = "\
+local version = redis.pcall('HGET', KEYS[1], 'version')
+local odd = type(version) == 'table' and version.err
+if odd or not version or version == '' or version == ARGV[1] or ARGV[1] == '0' then
+  return redis.call('DEL', KEYS[1])
+end
+return redis.error_reply('ETAG version ' .. version .. ' is stored')";
+
+/// How long Redis may wait for its replicas at a strongly consistent write, as in Dapr's driver.
+const REPLICATION_MS: &[u8] = b"1000";
+
+/// A state store in Redis.
+#[derive(Debug)]
+pub struct Redis {
+    client: Client,
+    /// For strongly consistent writes: `WAIT` holds up its connection, and speaks of the writes of its connection.
+    strong: Client,
+    ttl: Ttl,
+}
+
+impl Redis {
+    fn new(environment: &Environment) -> Self {
+        let Environment { proxy, component, limits } = environment;
+        let settings = &component.settings;
+        let login = Login {
+            username: settings.text("redisUsername").map(str::to_owned),
+            password: settings.text("redisPassword").map(str::to_owned),
+            database: settings.whole("redisDB").and_then(|number| number.try_into().ok()).unwrap_or_default(),
+        };
+        let client = || Client::new(Rc::clone(proxy), &component.name, &component.cluster, &login, limits.timeout);
+        let seconds = settings.whole("ttlInSeconds").and_then(|seconds| u64::try_from(seconds).ok());
+        let ttl = seconds.map_or(Ttl::Unspecified, Ttl::from_seconds);
+        Self { client: client(), strong: client(), ttl }
+    }
+
+    /// Runs a script for one key; a strongly consistent one is answered when all replicas have it.
+    async fn run(&self, words: &[&[u8]], strong: bool) -> Result<(), redis::Error> {
+        if !strong {
+            return self.client.command(words).await.map(drop);
+        }
+        let info = self.strong.command(&[b"INFO", b"replication"]).await?;
+        let replicas = replicas(&redis::bytes(info, "INFO")?.unwrap_or_default());
+        if replicas == 0 {
+            return self.strong.command(words).await.map(drop);
+        }
+        let wanted = replicas.to_string();
+        let wait: &[&[u8]] = &[b"WAIT", wanted.as_bytes(), REPLICATION_MS];
+        let mut replies = self.strong.pipeline(&[words, wait]).await?.into_iter();
+        let (written, waited) = (replies.next(), replies.next());
+        written.unwrap_or(Err(redis::Error::Unexpected("EVAL")))?;
+        let have = redis::integer(&waited.unwrap_or(Err(redis::Error::Unexpected("WAIT")))?, "WAIT")?;
+        if have < replicas {
+            let text = format!("TRYAGAIN it is written, but only {have} of {replicas} replicas have it after a second");
+            return Err(redis::Error::Refused(text));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait(?Send)]
+impl Store for Redis {
+    /// A plain string under the key, which no runtime has written, is returned without an etag.
+    async fn get(&self, key: &str) -> Result<Option<Item>, Error> {
+        match self.client.command(&[b"HGETALL", key.as_bytes()]).await {
+            Err(error) if error.is_wrong_type() => {
+                let plain = self.client.command(&[b"GET", key.as_bytes()]).await?;
+                Ok(redis::bytes(plain, "GET")?.map(|data| Item { data, ..Item::default() }))
+            }
+            fields => item(redis::list(fields?, "HGETALL")?),
+        }
+    }
+
+    async fn set(&self, write: Write) -> Result<(), Error> {
+        let etag = etag(write.etag.as_deref(), write.concurrency)?;
+        let ttl = seconds(write.ttl.or(self.ttl));
+        let words = set(&write, etag, &ttl, write.concurrency == Concurrency::FirstWrite);
+        self.run(&words, write.strong).await.map_err(|error| refused(error, write.etag.as_deref()))
+    }
+
+    async fn delete(&self, delete: Delete) -> Result<(), Error> {
+        let etag = etag(delete.etag.as_deref(), delete.concurrency)?;
+        let words: [&[u8]; 5] = [b"EVAL", DELETE.as_bytes(), b"1", delete.key.as_bytes(), etag.as_bytes()];
+        self.run(&words, delete.strong).await.map_err(|error| refused(error, delete.etag.as_deref()))
+    }
+
+    /// MULTI to EXEC in one write. As Redis has it, a step that fails does not undo the others, and as with Dapr a
+    /// write in a transaction never leaves the mark of a first write.
+    async fn transact(&self, operations: Vec<Operation>) -> Result<(), Error> {
+        let mut ttls = Vec::with_capacity(operations.len());
+        for operation in &operations {
+            ttls.push(match operation {
+                Operation::Upsert(write) => seconds(write.ttl.or(self.ttl)),
+                Operation::Delete(_) => String::new(),
+            });
+        }
+        let mut steps: Vec<Vec<&[u8]>> = vec![vec![b"MULTI"]];
+        for (operation, ttl) in operations.iter().zip(&ttls) {
+            steps.push(match operation {
+                Operation::Upsert(write) => {
+                    set(write, etag(write.etag.as_deref(), write.concurrency)?, ttl, false).to_vec()
+                }
+                Operation::Delete(delete) => {
+                    let etag = etag(delete.etag.as_deref(), delete.concurrency)?;
+                    vec![b"EVAL", DELETE.as_bytes(), b"1", delete.key.as_bytes(), etag.as_bytes()]
+                }
+            });
+        }
+        steps.push(vec![b"EXEC"]);
+        let steps: Vec<&[&[u8]]> = steps.iter().map(Vec::as_slice).collect();
+        let mut replies = self.client.pipeline(&steps).await?;
+        let outcome = replies.pop().unwrap_or(Err(redis::Error::Unexpected("EXEC")));
+        for queued in replies {
+            queued?;
+        }
+        for (step, operation) in redis::list(outcome?, "EXEC")?.into_iter().zip(&operations) {
+            if let Reply::Error(text) = step {
+                let etag = match operation {
+                    Operation::Upsert(write) => write.etag.as_deref(),
+                    Operation::Delete(delete) => delete.etag.as_deref(),
+                };
+                return Err(refused(redis::Error::Refused(text.to_string()), etag));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn set<'a>(write: &'a Write, etag: &'a str, ttl: &'a str, mark: bool) -> [&'a [u8]; 8] {
+    let mark: &[u8] = if mark { b"0" } else { b"1" };
+    [b"EVAL", SET.as_bytes(), b"1", write.key.as_bytes(), etag.as_bytes(), &write.data, mark, ttl.as_bytes()]
+}
+
+/// What the scripts compare with: the version, or "0" where none is asked for.
+fn etag(etag: Option<&str>, concurrency: Concurrency) -> Result<&str, Error> {
+    match etag {
+        None | Some("") => Ok("0"),
+        Some(etag) if etag.parse::<i64>().is_err() => {
+            Err(Error::EtagInvalid(format!("{etag:?} is not a whole number, as the etags of this store are")))
+        }
+        Some(_) if concurrency == Concurrency::LastWrite => Ok("0"),
+        Some(etag) => Ok(etag),
+    }
+}
+
+fn seconds(ttl: Ttl) -> String {
+    match ttl {
+        Ttl::Unspecified => String::new(),
+        Ttl::Endless => "-1".to_owned(),
+        Ttl::Lasts(time) => time.as_secs().to_string(),
+    }
+}
+
+/// A refusal of the scripts is a mismatch when the caller had given an etag, else a failure.
+fn refused(error: redis::Error, etag: Option<&str>) -> Error {
+    match (&error, etag.filter(|etag| !etag.is_empty())) {
+        (redis::Error::Refused(text), Some(etag)) if text.starts_with("ETAG ") => {
+            Error::EtagMismatch(format!("etag {etag} was given and {}", text.trim_start_matches("ETAG ")))
+        }
+        (redis::Error::Refused(text), None) if text.starts_with("ETAG ") => {
+            Error::Failed(format!("it was written first by another: {}", text.trim_start_matches("ETAG ")))
+        }
+        _ => error.into(),
+    }
+}
+
+impl From<redis::Error> for Error {
+    fn from(error: redis::Error) -> Self {
+        if error.is_passing() { Self::Unavailable(error.to_string()) } else { Self::Failed(error.to_string()) }
+    }
+}
+
+/// The item in the fields of a hash.
+fn item(fields: Vec<Reply>) -> Result<Option<Item>, Error> {
+    if fields.is_empty() {
+        return Ok(None);
+    }
+    let (mut data, mut version) = (None, None);
+    let mut fields = fields.into_iter();
+    while let (Some(Reply::BulkString(name)), Some(Reply::BulkString(value))) = (fields.next(), fields.next()) {
+        match name.as_ref() {
+            b"data" => data = Some(value),
+            b"version" => version = Some(String::from_utf8_lossy(&value).into_owned()),
+            _ => {}
+        }
+    }
+    match (data, version) {
+        (Some(data), Some(etag)) => Ok(Some(Item { data, etag: Some(etag), expires: None })),
+        _ => Err(Error::Failed("the hash under the key lacks the fields data and version; no runtime wrote it".into())),
+    }
+}
+
+/// The number of connected replicas in the text of INFO replication.
+fn replicas(info: &[u8]) -> i64 {
+    let info = String::from_utf8_lossy(info);
+    let line = info.lines().find_map(|line| line.strip_prefix("connected_slaves:"));
+    line.and_then(|number| number.trim().parse().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn etags() {
+        assert_eq!(etag(None, Concurrency::Unspecified), Ok("0"));
+        assert_eq!(etag(Some(""), Concurrency::FirstWrite), Ok("0"));
+        assert_eq!(etag(Some("3"), Concurrency::FirstWrite), Ok("3"));
+        assert_eq!(etag(Some("3"), Concurrency::LastWrite), Ok("0"));
+        assert!(matches!(etag(Some("x"), Concurrency::LastWrite), Err(Error::EtagInvalid(_))));
+    }
+
+    #[test]
+    fn replicas_are_counted() {
+        assert_eq!(replicas(b"# Replication\r\nrole:master\r\nconnected_slaves:2\r\n"), 2);
+        assert_eq!(replicas(b""), 0);
+    }
+
+    #[test]
+    fn life_times() {
+        assert_eq!(seconds(Ttl::Lasts(Duration::from_secs(60))), "60");
+        assert_eq!(seconds(Ttl::Endless), "-1");
+        assert_eq!(seconds(Ttl::Unspecified), "");
+    }
+}

@@ -1,0 +1,339 @@
+//! The one configuration: what a user writes as `runtime.yaml` and the filter takes as JSON.
+//!
+//! [`Config::check`] reads it and reports every mistake at once, with the path of the field; the CLI adds file
+//! and line. The filter runs the same check at load, so that Envoy refuses a bad configuration.
+
+mod field;
+
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::Value;
+
+pub use field::{Field, Kind, Path, Presence, Problem, Report, Settings, Severity, Step};
+pub use field::{check, parse_address, suggest, unix_path};
+
+use crate::component::{DRIVERS, Driver};
+
+/// The fields of the document itself.
+pub const FIELDS: &[Field] = &[
+    Field::required("appId", Kind::KeyPart, "the id of the app that this runtime serves; part of keys in stores"),
+    Field::default("namespace", Kind::KeyPart, "default", "the namespace of the app, for keyPrefix: namespace"),
+    Field::optional("apiToken", Kind::Secret, "what a caller must send as dapr-api-token"),
+    Field::optional("listeners", Kind::Object(LISTENERS), "where the runtime listens"),
+    Field::optional("limits", Kind::Object(LIMITS), "bounds of a call"),
+    Field::optional("components", Kind::Objects(COMPONENT), "the stores and brokers that the app may use"),
+];
+
+/// The fields of `listeners`.
+pub const LISTENERS: &[Field] = &[
+    Field::default("layottoGrpc", Kind::Listen, "127.0.0.1:34904", "gRPC, the port that Layotto's SDKs call"),
+    Field::default("daprGrpc", Kind::Listen, "127.0.0.1:50001", "gRPC, the port that Dapr's SDKs call"),
+    Field::default("daprHttp", Kind::Listen, "127.0.0.1:3500", "Dapr's HTTP API"),
+    Field::default("admin", Kind::Listen, "127.0.0.1:9901", "Envoy's admin interface"),
+];
+
+/// The fields of `limits`.
+pub const LIMITS: &[Field] = &[
+    Field::default(
+        "maxRequestBytes",
+        Kind::Whole(1024, 256 * 1024 * 1024),
+        "4194304",
+        "the largest gRPC message or HTTP body taken from the app; a larger one is refused with RESOURCE_EXHAUSTED",
+    ),
+    Field::default("timeout", Kind::Time, "5s", "how long a call may take when the app set no deadline"),
+];
+
+/// The fields of an element of `components`.
+pub const COMPONENT: &[Field] = &[
+    Field::required("name", Kind::KeyPart, "the name by which the app calls it"),
+    Field::required("type", Kind::Text, "the driver, such as state.redis"),
+    Field::default("version", Kind::Text, "v1", "the version of the driver's configuration"),
+    Field::optional("metadata", Kind::Metadata, "the driver's own fields"),
+    Field::optional("scopes", Kind::Texts, "ids of the apps that may use it; none given: all"),
+    Field::optional("cluster", Kind::Text, "an Envoy cluster that exists already; then none is rendered for it"),
+];
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The id of the app.
+    pub app_id: String,
+    /// The namespace of the app.
+    pub namespace: String,
+    /// What callers must send as `dapr-api-token`, if anything.
+    pub api_token: Option<Secret>,
+    /// Where the runtime listens.
+    pub listeners: Listeners,
+    /// Bounds of a call.
+    pub limits: Limits,
+    /// The components that this app may use, in the order written.
+    pub components: Vec<Component>,
+}
+
+/// Where the runtime listens.
+#[derive(Debug, Clone)]
+pub struct Listeners {
+    /// gRPC, for Layotto's SDKs by default.
+    pub layotto_grpc: Listen,
+    /// gRPC, for Dapr's SDKs by default.
+    pub dapr_grpc: Listen,
+    /// Dapr's HTTP API.
+    pub dapr_http: Listen,
+    /// Envoy's admin interface.
+    pub admin: Listen,
+}
+
+/// One place to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// A TCP address: host and port.
+    Tcp(String, u16),
+    /// A Unix socket.
+    Unix(String),
+    /// Not at all.
+    Off,
+}
+
+/// Bounds of a call.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The largest message taken from an app, in bytes.
+    pub max_request_bytes: usize,
+    /// How long a call may take when the app set no deadline.
+    pub timeout: Duration,
+}
+
+/// A configured component.
+#[derive(Debug, Clone)]
+pub struct Component {
+    /// The name by which the app calls it.
+    pub name: String,
+    /// Its driver.
+    pub driver: &'static Driver,
+    /// The version of the driver's configuration.
+    pub version: String,
+    /// The driver's own fields.
+    pub settings: Settings,
+    /// The Envoy cluster that leads to its server.
+    pub cluster: String,
+    /// Whether that cluster is the operator's own, not to be rendered.
+    pub cluster_exists: bool,
+}
+
+/// A text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Whether `text` is this secret, found out in a time that does not depend on where they differ.
+    pub fn is(&self, text: &str) -> bool {
+        let (secret, text) = (self.0.as_bytes(), text.as_bytes());
+        let differing = secret.iter().zip(text).fold(0, |differing, (a, b)| differing | (a ^ b));
+        secret.len() == text.len() && differing == 0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+impl Config {
+    /// Reads a document. The report names every mistake; with an error in it there is no configuration.
+    pub fn check(document: &Value) -> (Option<Self>, Report) {
+        let mut report = Report::default();
+        let root = Path::default();
+        let top = field::check(&[FIELDS], document, &root, &mut report);
+        let app_id = top.text("appId").unwrap_or_default();
+        let config = Self {
+            app_id: app_id.to_owned(),
+            namespace: top.text("namespace").unwrap_or_default().to_owned(),
+            api_token: top.text("apiToken").map(|token| Secret(token.to_owned())),
+            listeners: Listeners::check(part(document, "listeners"), &root.field("listeners"), &mut report),
+            limits: Limits::check(part(document, "limits"), &root.field("limits"), &mut report),
+            components: check_components(document, app_id, &root.field("components"), &mut report),
+        };
+        ((!report.has_errors()).then_some(config), report)
+    }
+}
+
+/// A field of the document by its name in any case; an empty object where it is absent or of another shape, which
+/// has been reported by then.
+fn part<'a>(document: &'a Value, name: &str) -> &'a Value {
+    static NONE: std::sync::LazyLock<Value> = std::sync::LazyLock::new(|| Value::Object(serde_json::Map::new()));
+    get(document, name).filter(|value| value.is_object()).unwrap_or(&NONE)
+}
+
+fn get<'a>(document: &'a Value, name: &str) -> Option<&'a Value> {
+    document.as_object()?.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+}
+
+impl Listeners {
+    fn check(object: &Value, path: &Path, report: &mut Report) -> Self {
+        let settings = field::check(&[LISTENERS], object, path, report);
+        let mut taken: Vec<(&str, &'static str)> = Vec::new();
+        let mut listen = |name: &'static str| {
+            let text = settings.text(name).unwrap_or("off");
+            if let Some((_, other)) = taken.iter().find(|(address, _)| *address == text && text != "off") {
+                report.error(path.field(name), format!("{text} is taken by {other}; each listener needs its own"));
+            }
+            if let Listen::Unix(socket) = Listen::parse(text)
+                && socket.len() > MAX_SOCKET_PATH
+            {
+                let text =
+                    format!("the path of a Unix socket has at most {MAX_SOCKET_PATH} bytes, not {}", socket.len());
+                report.error(path.field(name), text);
+            }
+            taken.push((text, name));
+            Listen::parse(text)
+        };
+        Self {
+            layotto_grpc: listen("layottoGrpc"),
+            dapr_grpc: listen("daprGrpc"),
+            dapr_http: listen("daprHttp"),
+            admin: listen("admin"),
+        }
+    }
+}
+
+const MAX_SOCKET_PATH: usize = 107; // sun_path of Linux, less its closing zero
+
+impl Listen {
+    fn parse(text: &str) -> Self {
+        match (unix_path(text), parse_address(text)) {
+            (Some(path), _) => Self::Unix(path.to_owned()),
+            (None, Some((host, port))) => Self::Tcp(host.to_owned(), port),
+            (None, None) => Self::Off,
+        }
+    }
+}
+
+impl Limits {
+    fn check(object: &Value, path: &Path, report: &mut Report) -> Self {
+        let settings = field::check(&[LIMITS], object, path, report);
+        Self {
+            max_request_bytes: settings.whole("maxRequestBytes").and_then(|n| n.try_into().ok()).unwrap_or(4 << 20),
+            timeout: settings.time("timeout").unwrap_or(Duration::from_secs(5)),
+        }
+    }
+}
+
+fn check_components(document: &Value, app_id: &str, path: &Path, report: &mut Report) -> Vec<Component> {
+    let list = get(document, "components").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let mut components: Vec<Component> = Vec::new();
+    for (index, object) in list.iter().enumerate() {
+        let path = path.index(index);
+        let Some(component) = Component::check(object, &path, report) else { continue };
+        let taken = |other: &Component| other.name == component.name && other.driver.block == component.driver.block;
+        if components.iter().any(taken) {
+            let text = format!("another component of this kind is called {:?}; names must differ", component.name);
+            report.error(path.field("name"), text);
+        }
+        let scopes = get(object, "scopes").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        if scopes.is_empty() || scopes.iter().any(|scope| scope.as_str() == Some(app_id)) {
+            components.push(component);
+        }
+    }
+    components
+}
+
+impl Component {
+    fn check(object: &Value, path: &Path, report: &mut Report) -> Option<Self> {
+        let settings = field::check(&[COMPONENT], object, path, report);
+        let kind = settings.text("type")?;
+        let Some(driver) = DRIVERS.iter().find(|driver| driver.kind.eq_ignore_ascii_case(kind)) else {
+            let known: Vec<&str> = DRIVERS.iter().map(|driver| driver.kind).collect();
+            let text = format!("unknown component type {kind:?}; {}", suggest(kind, &known));
+            report.error(path.field("type"), text);
+            return None;
+        };
+        let version = settings.text("version").unwrap_or_default();
+        if version != "v1" {
+            report.error(path.field("version"), format!("v1 is expected, not {version:?}"));
+        }
+        let metadata = path.field("metadata");
+        let tables = [driver.block.fields(), driver.fields];
+        let own = field::check(&tables, part(object, "metadata"), &metadata, report);
+        (driver.check)(&own, &metadata, report);
+        let name = settings.text("name")?;
+        let cluster = settings.text("cluster");
+        Some(Self {
+            name: name.to_owned(),
+            driver,
+            version: version.to_owned(),
+            settings: own,
+            cluster: cluster.map_or_else(|| format!("runtime.{}.{name}", driver.block.name()), str::to_owned),
+            cluster_exists: cluster.is_some(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn errors(document: &Value) -> Vec<String> {
+        Config::check(document).1.0.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn defaults() {
+        let (config, report) = Config::check(&json!({"appId": "orders"}));
+        let config = config.unwrap();
+        assert!(report.0.is_empty(), "{report:?}");
+        assert_eq!(config.listeners.dapr_grpc, Listen::Tcp("127.0.0.1".into(), 50001));
+        assert_eq!(config.limits.max_request_bytes, 4 * 1024 * 1024);
+        assert_eq!(config.limits.timeout, Duration::from_secs(5));
+        assert_eq!(config.namespace, "default");
+    }
+
+    #[test]
+    fn an_unknown_type_names_the_nearest_first() {
+        let found = errors(&json!({"appId": "a", "components": [{"name": "s", "type": "state.reddis"}]}));
+        assert!(
+            found[0].starts_with(
+                "components[0].type: unknown component type \"state.reddis\"; did you mean \"state.redis\"?"
+            ),
+            "{found:?}"
+        );
+        assert!(found[0].contains("state.in-memory"), "{found:?}");
+    }
+
+    #[test]
+    fn a_component_in_the_scope_of_other_apps_is_checked_and_left_out() {
+        let component = |scopes: Value| json!({"name": "s", "type": "state.in-memory", "scopes": scopes});
+        let config =
+            |scopes: Value| Config::check(&json!({"appId": "a", "components": [component(scopes)]})).0.unwrap();
+        assert_eq!(config(json!(["b"])).components.len(), 0);
+        assert_eq!(config(json!(["b", "a"])).components.len(), 1);
+        assert_eq!(config(json!([])).components.len(), 1);
+    }
+
+    #[test]
+    fn names_and_listeners_must_differ() {
+        let component = json!({"name": "s", "type": "state.in-memory"});
+        let found = errors(&json!({
+            "appId": "a",
+            "listeners": {"daprGrpc": "127.0.0.1:34904"},
+            "components": [component, component],
+        }));
+        assert_eq!(
+            found,
+            [
+                "listeners.daprGrpc: 127.0.0.1:34904 is taken by layottoGrpc; each listener needs its own",
+                "components[1].name: another component of this kind is called \"s\"; names must differ",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_secret_shows_nothing_and_compares() {
+        let secret = Secret("hunter2".into());
+        assert_eq!(format!("{secret:?}"), "[secret]");
+        assert!(secret.is("hunter2") && !secret.is("hunter") && !secret.is("hunter3"));
+    }
+}

@@ -1,0 +1,27 @@
+//! The service logic of the Layotto and Dapr runtime APIs.
+//!
+//! Async Rust over one trait, [`proxy::Proxy`], and free of everything else: no I/O, clock, threads, Envoy or wasm in
+//! it. A filter makes a [`Runtime`] for each worker, hands it calls and gives back its replies.
+//!
+//! Where things live:
+//! - [`api`]: one module per building block, once for both dialects; framing, deadlines and statuses around them.
+//! - [`component`]: one module per driver, and the registry that lists them.
+//! - [`protocol`]: thin clients of what servers speak.
+//! - [`config`]: the configuration and its checks.
+//! - [`testing`]: a scripted outside for tests, with virtual time.
+
+#![cfg_attr(test, allow(clippy::missing_panics_doc))]
+
+pub mod api;
+pub mod component;
+pub mod config;
+pub mod executor;
+pub mod metrics;
+pub mod protocol;
+pub mod proxy;
+pub mod testing;
+
+pub use api::Runtime;
+
+/// The version of the runtime, as GetMetadata tells it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

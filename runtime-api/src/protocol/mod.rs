@@ -1,0 +1,3 @@
+//! Thin clients of the protocols that servers speak, over what [`crate::proxy::Proxy`] offers.
+
+pub mod redis;

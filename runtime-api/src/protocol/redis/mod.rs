@@ -1,0 +1,240 @@
+//! A Redis client over one pipelined connection (RESP2).
+//!
+//! All calls of a worker to a server share the connection; replies come in the order of the commands. What waits
+//! for a reply belongs to the connection that carried its command, and ends with it: no reply can ever reach a call
+//! of another connection. A connection is opened by the call that needs one, and after a failure not before a
+//! back-off has passed; until then calls fail at once instead of queueing up behind a server that is not there.
+
+mod connection;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis_protocol::resp2::encode::extend_encode_borrowed;
+use redis_protocol::resp2::types::{BorrowedFrame, BytesFrame};
+
+use crate::metrics::metric_part;
+use crate::proxy::{Instant, Level, Metric, Proxy};
+use connection::Connection;
+
+/// A reply of the server.
+pub type Reply = BytesFrame;
+
+/// Why a command got no usable reply.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The command was not sent: there is no connection.
+    #[error("redis is unreachable: {0}")]
+    Unreachable(String),
+    /// The command was sent and the connection ended before its reply came.
+    #[error("redis closed the connection before it answered ({0}); whether the command ran is unknown")]
+    Lost(String),
+    /// Too many commands wait for their replies already.
+    #[error("{0} commands wait for redis already")]
+    Busy(usize),
+    /// The server refused the command.
+    #[error("redis says: {0}")]
+    Refused(String),
+    /// The server said something that the command does not allow for.
+    #[error("unexpected reply of redis to {0}")]
+    Unexpected(&'static str),
+}
+
+impl Error {
+    /// Whether the server refused the command because the key holds a value of another type.
+    pub fn is_wrong_type(&self) -> bool {
+        matches!(self, Self::Refused(text) if text.starts_with("WRONGTYPE"))
+    }
+
+    /// Whether the same command may succeed a little later: there is no server, or none that is ready.
+    pub fn is_passing(&self) -> bool {
+        const PASSING: [&str; 6] = ["LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY"];
+        match self {
+            Self::Unreachable(_) | Self::Lost(_) | Self::Busy(_) => true,
+            Self::Refused(text) => PASSING.iter().any(|word| text.split(' ').next() == Some(word)),
+            Self::Unexpected(_) => false,
+        }
+    }
+}
+
+/// Who logs in where.
+#[derive(Debug, Clone, Default)]
+pub struct Login {
+    /// The user, if not the default one.
+    pub username: Option<String>,
+    /// The password, if the server wants one.
+    pub password: Option<String>,
+    /// The number of the database.
+    pub database: u32,
+}
+
+/// The client of one server.
+#[derive(Debug, Clone)]
+pub struct Client(Rc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    proxy: Rc<dyn Proxy>,
+    /// The component, for the log and metrics.
+    component: String,
+    cluster: String,
+    login: Vec<Vec<Vec<u8>>>,
+    /// How long a server may owe a reply before its connection is taken for dead.
+    patience: Duration,
+    connection: RefCell<Option<Rc<Connection>>>,
+    failures: Cell<u32>,
+    connects: Metric,
+    disconnects: Metric,
+    retry: RefCell<Option<(Instant, String)>>,
+}
+
+const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(1); // a server that is back serves again within two
+
+impl Client {
+    /// A client that connects when it is first used.
+    pub fn new(proxy: Rc<dyn Proxy>, component: &str, cluster: &str, login: &Login, patience: Duration) -> Self {
+        let connects = proxy.counter(&format!("runtime.upstream.{}.connects", metric_part(component)));
+        let disconnects = proxy.counter(&format!("runtime.upstream.{}.disconnects", metric_part(component)));
+        Self(Rc::new(Shared {
+            proxy,
+            connects,
+            disconnects,
+            component: component.to_owned(),
+            cluster: cluster.to_owned(),
+            login: login.commands(),
+            patience,
+            connection: RefCell::new(None),
+            failures: Cell::new(0),
+            retry: RefCell::new(None),
+        }))
+    }
+
+    /// Sends one command and gives its reply; an error reply is [`Error::Refused`].
+    pub async fn command(&self, words: &[&[u8]]) -> Result<Reply, Error> {
+        self.pipeline(&[words]).await?.pop().unwrap_or(Err(Error::Unexpected("a command")))
+    }
+
+    /// Sends commands back to back and gives their replies in order.
+    pub async fn pipeline(&self, commands: &[&[&[u8]]]) -> Result<Vec<Result<Reply, Error>>, Error> {
+        let connection = self.connection()?;
+        let mut bytes = bytes::BytesMut::new();
+        for words in commands {
+            encode(&mut bytes, words);
+        }
+        let replies = connection.exchange(&bytes, commands.len())?.await?;
+        Ok(replies.into_iter().map(checked).collect())
+    }
+
+    /// The connection in use, or a new one unless the last failure was a moment ago.
+    fn connection(&self) -> Result<Rc<Connection>, Error> {
+        let shared = &self.0;
+        if let Some(connection) = shared.connection.borrow().as_ref() {
+            return Ok(Rc::clone(connection));
+        }
+        if let Some((until, why)) = shared.retry.borrow().as_ref()
+            && shared.proxy.now() < *until
+        {
+            return Err(Error::Unreachable(why.clone()));
+        }
+        let connection = Rc::new(Connection::new(shared.proxy.connect(&shared.cluster)));
+        *shared.connection.borrow_mut() = Some(Rc::clone(&connection));
+        let client = self.clone();
+        let serving = Rc::clone(&connection);
+        shared.proxy.spawn(Box::pin(async move { client.serve(serving).await }));
+        Ok(connection)
+    }
+
+    /// Runs a connection until it ends.
+    async fn serve(&self, connection: Rc<Connection>) {
+        let shared = &self.0;
+        let opened = || {
+            shared.failures.set(0);
+            shared.proxy.add(shared.connects, 1);
+            shared.proxy.log(Level::Info, &format!("component={} event=connected", shared.component));
+        };
+        let why = connection.run(&*shared.proxy, &shared.login, shared.patience, opened).await;
+        *shared.connection.borrow_mut() = None;
+        let failures = shared.failures.get() + 1;
+        shared.failures.set(failures);
+        // The first attempt after a connection that had worked may follow at once.
+        let pause = if failures == 1 && connection.is_open() { Duration::ZERO } else { self.backoff(failures) };
+        *shared.retry.borrow_mut() = Some((shared.proxy.now() + pause, why.clone()));
+        shared.proxy.add(shared.disconnects, 1);
+        let (component, pause) = (&shared.component, pause.as_millis());
+        shared.proxy.log(
+            Level::Warn,
+            &format!(
+                "component={component} event=disconnected reason={why:?} failures={failures} retry_after_ms={pause}"
+            ),
+        );
+        connection.end(&why);
+    }
+
+    /// Between half and all of a time that doubles with each failure, so that workers do not return in step.
+    fn backoff(&self, failures: u32) -> Duration {
+        let whole = FIRST_BACKOFF.saturating_mul(1 << failures.min(10)).min(LONGEST_BACKOFF);
+        let mut random = [0];
+        self.0.proxy.random(&mut random);
+        let [random] = random;
+        whole / 2 + whole / 2 * u32::from(random) / 255
+    }
+}
+
+impl Login {
+    /// The last word of a login is PING: commands are sent only to a server that has answered it.
+    fn commands(&self) -> Vec<Vec<Vec<u8>>> {
+        let mut commands: Vec<Vec<&str>> = Vec::new();
+        let database = self.database.to_string();
+        match (&self.username, &self.password) {
+            (Some(username), Some(password)) => commands.push(vec!["AUTH", username, password]),
+            (None, Some(password)) => commands.push(vec!["AUTH", password]),
+            (_, None) => {}
+        }
+        if self.database != 0 {
+            commands.push(vec!["SELECT", &database]);
+        }
+        commands.push(vec!["PING"]);
+        commands.iter().map(|words| words.iter().map(|word| word.as_bytes().to_vec()).collect()).collect()
+    }
+}
+
+fn encode(bytes: &mut bytes::BytesMut, words: &[&[u8]]) {
+    let words: Vec<BorrowedFrame<'_>> = words.iter().map(|word| BorrowedFrame::BulkString(word)).collect();
+    // Refused only for a buffer that cannot grow.
+    let _ = extend_encode_borrowed(bytes, &BorrowedFrame::Array(&words), false);
+}
+
+fn checked(reply: Reply) -> Result<Reply, Error> {
+    match reply {
+        Reply::Error(text) => Err(Error::Refused(text.to_string())),
+        reply => Ok(reply),
+    }
+}
+
+/// The bytes of a bulk string, `None` for a null.
+pub fn bytes(reply: Reply, command: &'static str) -> Result<Option<Bytes>, Error> {
+    match reply {
+        Reply::BulkString(bytes) | Reply::SimpleString(bytes) => Ok(Some(bytes)),
+        Reply::Null => Ok(None),
+        _ => Err(Error::Unexpected(command)),
+    }
+}
+
+/// A whole number.
+pub fn integer(reply: &Reply, command: &'static str) -> Result<i64, Error> {
+    match reply {
+        Reply::Integer(number) => Ok(*number),
+        _ => Err(Error::Unexpected(command)),
+    }
+}
+
+/// A list of replies.
+pub fn list(reply: Reply, command: &'static str) -> Result<Vec<Reply>, Error> {
+    match reply {
+        Reply::Array(replies) => Ok(replies),
+        _ => Err(Error::Unexpected(command)),
+    }
+}

@@ -1,0 +1,309 @@
+//! A scripted outside for tests: servers that say what the test has them say, and time that passes when told to.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+
+use crate::executor::Executor;
+use crate::proxy::{Changed, Closed, Instant, Level, Metric, Proxy, Stream, Version};
+
+/// An outside under the control of a test. Clones are the same outside: give one to each worker of a test.
+#[derive(Clone, Default)]
+pub struct World(Rc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    executor: Executor,
+    now: Cell<Instant>,
+    timers: RefCell<BTreeMap<(Instant, u64), Waker>>,
+    next_timer: Cell<u64>,
+    connections: RefCell<VecDeque<(String, Connection)>>,
+    shared: RefCell<HashMap<String, (Bytes, u32)>>,
+    random: Cell<u64>,
+    metrics: RefCell<Vec<(String, u64)>>,
+    log: RefCell<Vec<String>>,
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("World")
+    }
+}
+
+/// The time of day when a world begins.
+pub const BEGINNING: Duration = Duration::from_secs(1_800_000_000);
+
+impl World {
+    /// Starts a future and runs it as far as it goes; the call gives its outcome once it has one.
+    pub fn start<T: 'static>(&self, future: impl Future<Output = T> + 'static) -> Started<T> {
+        let outcome = Rc::new(RefCell::new(None));
+        let place = Rc::clone(&outcome);
+        let task = self.0.executor.spawn_cancellable(async move {
+            let value = future.await;
+            *place.borrow_mut() = Some(value);
+        });
+        self.run();
+        Started { outcome, task }
+    }
+
+    /// Runs what can be run.
+    pub fn run(&self) {
+        self.0.executor.run();
+    }
+
+    /// Lets time pass, timer by timer.
+    pub fn advance(&self, time: Duration) {
+        let end = self.0.now.get() + time;
+        loop {
+            let due = self.0.timers.borrow().keys().next().copied().filter(|(at, _)| *at <= end);
+            let Some(due) = due else { break };
+            self.0.now.set(due.0.max(self.0.now.get()));
+            let waker = self.0.timers.borrow_mut().remove(&due);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+            self.run();
+        }
+        self.0.now.set(end);
+    }
+
+    /// The oldest connection to the cluster that the test has not taken yet.
+    pub fn accept(&self, cluster: &str) -> Option<Connection> {
+        self.run();
+        let mut connections = self.0.connections.borrow_mut();
+        let at = connections.iter().position(|(name, _)| name == cluster)?;
+        connections.remove(at).map(|(_, connection)| connection)
+    }
+
+    /// The value of a counter, or the sum of what a histogram has seen; nothing if it was never made.
+    pub fn metric(&self, name: &str) -> Option<u64> {
+        self.0.metrics.borrow().iter().find(|(known, _)| known == name).map(|(_, value)| *value)
+    }
+
+    /// What was logged.
+    pub fn log_lines(&self) -> Vec<String> {
+        self.0.log.borrow().clone()
+    }
+
+    /// How many values the shared area holds.
+    pub fn shared_len(&self) -> usize {
+        self.0.shared.borrow().len()
+    }
+
+    fn metric_of(&self, name: &str) -> Metric {
+        let mut metrics = self.0.metrics.borrow_mut();
+        let at = metrics.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
+            metrics.push((name.to_owned(), 0));
+            metrics.len() - 1
+        });
+        Metric(u32::try_from(at).unwrap_or(u32::MAX))
+    }
+}
+
+/// A future under way.
+#[derive(Debug)]
+pub struct Started<T> {
+    outcome: Rc<RefCell<Option<T>>>,
+    task: crate::executor::Task,
+}
+
+impl<T> Started<T> {
+    /// The outcome, once.
+    pub fn outcome(&self) -> Option<T> {
+        self.outcome.borrow_mut().take()
+    }
+
+    /// Cancels the future, as a client that goes away does.
+    pub fn cancel(self) {
+        drop(self.task);
+    }
+}
+
+/// The server's end of a stream.
+#[derive(Clone)]
+pub struct Connection {
+    world: World,
+    pipe: Rc<Pipe>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connection")
+    }
+}
+
+#[derive(Default)]
+struct Pipe {
+    sent: RefCell<BytesMut>,
+    arriving: RefCell<VecDeque<Result<Bytes, Closed>>>,
+    waker: RefCell<Option<Waker>>,
+    dropped: Cell<bool>,
+}
+
+impl Connection {
+    /// What the client has sent since the last time.
+    pub fn received(&self) -> Bytes {
+        self.world.run();
+        self.pipe.sent.take().freeze()
+    }
+
+    /// Sends bytes to the client.
+    pub fn send(&self, bytes: &[u8]) {
+        self.arrive(Ok(Bytes::copy_from_slice(bytes)));
+    }
+
+    /// Ends the stream.
+    pub fn close(&self, why: &str) {
+        self.arrive(Err(Closed(why.to_owned())));
+    }
+
+    /// Whether the client has let go of the stream.
+    pub fn is_dropped(&self) -> bool {
+        self.world.run();
+        self.pipe.dropped.get()
+    }
+
+    fn arrive(&self, what: Result<Bytes, Closed>) {
+        self.pipe.arriving.borrow_mut().push_back(what);
+        if let Some(waker) = self.pipe.waker.take() {
+            waker.wake();
+        }
+        self.world.run();
+    }
+}
+
+struct Client(Rc<Pipe>);
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Client")
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.0.dropped.set(true);
+    }
+}
+
+#[async_trait(?Send)]
+impl Stream for Client {
+    fn send(&self, bytes: &[u8]) {
+        self.0.sent.borrow_mut().extend_from_slice(bytes);
+    }
+
+    async fn receive(&self) -> Result<Bytes, Closed> {
+        poll_fn(|context| match self.0.arriving.borrow_mut().pop_front() {
+            Some(arrived) => Poll::Ready(arrived),
+            None => {
+                *self.0.waker.borrow_mut() = Some(context.waker().clone());
+                Poll::Pending
+            }
+        })
+        .await
+    }
+}
+
+impl Proxy for World {
+    fn connect(&self, cluster: &str) -> Box<dyn Stream> {
+        let pipe = Rc::new(Pipe::default());
+        let connection = Connection { world: self.clone(), pipe: Rc::clone(&pipe) };
+        self.0.connections.borrow_mut().push_back((cluster.to_owned(), connection));
+        Box::new(Client(pipe))
+    }
+
+    fn sleep(&self, time: Duration) -> LocalBoxFuture<'static, ()> {
+        let timer = (self.0.now.get() + time, self.0.next_timer.get());
+        self.0.next_timer.set(timer.1 + 1);
+        let world = self.clone();
+        let guard = Timer { world: world.clone(), timer };
+        poll_fn(move |context| {
+            let _ = &guard; // ends with the future, and takes the timer with it
+            if world.0.now.get() >= timer.0 {
+                return Poll::Ready(());
+            }
+            world.0.timers.borrow_mut().insert(timer, context.waker().clone());
+            Poll::Pending
+        })
+        .boxed_local()
+    }
+
+    fn spawn(&self, task: LocalBoxFuture<'static, ()>) {
+        self.0.executor.spawn(task);
+    }
+
+    fn now(&self) -> Instant {
+        self.0.now.get()
+    }
+
+    fn wall_clock(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + BEGINNING + self.0.now.get()
+    }
+
+    /// The same numbers in each run, and never twice the same.
+    fn random(&self, buffer: &mut [u8]) {
+        for byte in buffer {
+            let state =
+                self.0.random.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            self.0.random.set(state);
+            *byte = state.to_be_bytes()[0];
+        }
+    }
+
+    fn shared_get(&self, key: &str) -> Option<(Bytes, Version)> {
+        self.0.shared.borrow().get(key).map(|(value, version)| (value.clone(), Version(*version)))
+    }
+
+    fn shared_set(&self, key: &str, value: &[u8], version: Option<Version>) -> Result<(), Changed> {
+        let mut shared = self.0.shared.borrow_mut();
+        let current = shared.get(key).map_or(0, |(_, version)| *version);
+        if version.is_some_and(|Version(version)| version != current) {
+            return Err(Changed);
+        }
+        shared.insert(key.to_owned(), (Bytes::copy_from_slice(value), current + 1));
+        Ok(())
+    }
+
+    fn log(&self, _level: Level, line: &str) {
+        self.0.log.borrow_mut().push(line.to_owned());
+    }
+
+    fn counter(&self, name: &str) -> Metric {
+        self.metric_of(name)
+    }
+
+    fn histogram(&self, name: &str) -> Metric {
+        self.metric_of(name)
+    }
+
+    fn add(&self, counter: Metric, by: u64) {
+        let at = usize::try_from(counter.0).unwrap_or(usize::MAX);
+        if let Some((_, value)) = self.0.metrics.borrow_mut().get_mut(at) {
+            *value += by;
+        }
+    }
+
+    fn record(&self, histogram: Metric, value: u64) {
+        self.add(histogram, value);
+    }
+}
+
+struct Timer {
+    world: World,
+    timer: (Instant, u64),
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.world.0.timers.borrow_mut().remove(&self.timer);
+    }
+}
