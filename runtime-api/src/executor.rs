@@ -1,8 +1,9 @@
 //! The executor of a worker: it runs what can be run at the end of each callback from the host, and never waits.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;
+use std::rc::Rc;
 
 use futures::executor::{LocalPool, LocalSpawner};
 use futures::future::{AbortHandle, Abortable, FutureExt};
@@ -32,8 +33,10 @@ impl Executor {
     #[must_use = "dropping the handle ends the task"]
     pub fn spawn_cancellable(&self, task: impl Future<Output = ()> + 'static) -> Task {
         let (handle, registration) = AbortHandle::new_pair();
-        self.spawn(Abortable::new(task, registration).map(drop));
-        Task(handle)
+        let done = Rc::new(Cell::new(false));
+        let mark = Rc::clone(&done);
+        self.spawn(Abortable::new(task, registration).map(move |_| mark.set(true)));
+        Task { handle, done }
     }
 
     /// Runs all that can be run, until every future waits for something. A call from within a future does nothing:
@@ -59,10 +62,22 @@ impl fmt::Debug for Executor {
 
 /// A running future; dropping this ends it.
 #[derive(Debug)]
-pub struct Task(AbortHandle);
+pub struct Task {
+    handle: AbortHandle,
+    done: Rc<Cell<bool>>,
+}
+
+impl Task {
+    /// Whether the future has run to its end.
+    pub fn is_done(&self) -> bool {
+        self.done.get()
+    }
+}
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.0.abort();
+        if !self.is_done() {
+            self.handle.abort();
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! A scripted outside for tests: servers that say what the test has them say, and time that passes when told to.
 
+#![allow(clippy::panic)] // a test may end by one
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
@@ -13,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 
+use crate::api::call::{Head, Reply};
 use crate::executor::Executor;
 use crate::proxy::{Changed, Closed, Instant, Level, Metric, Proxy, Stream, Version};
 
@@ -27,7 +30,8 @@ struct Shared {
     timers: RefCell<BTreeMap<(Instant, u64), Waker>>,
     next_timer: Cell<u64>,
     connections: RefCell<VecDeque<(String, Connection)>>,
-    shared: RefCell<HashMap<String, (Bytes, u32)>>,
+    area: RefCell<HashMap<String, (Bytes, u32)>>,
+    writes_left: Cell<Option<usize>>,
     random: Cell<u64>,
     metrics: RefCell<Vec<(String, u64)>>,
     log: RefCell<Vec<String>>,
@@ -94,9 +98,22 @@ impl World {
         self.0.log.borrow().clone()
     }
 
-    /// How many values the shared area holds.
-    pub fn shared_len(&self) -> usize {
-        self.0.shared.borrow().len()
+    /// How many bytes the values of the shared area have.
+    pub fn shared_bytes(&self) -> usize {
+        self.0.area.borrow().values().map(|(value, _)| value.len()).sum()
+    }
+
+    /// How many timers wait.
+    pub fn timers(&self) -> usize {
+        self.0.timers.borrow().len()
+    }
+
+    /// Runs `work` as a worker that ends after so many writes to the shared area: the later ones never happen.
+    pub fn end_worker_after(&self, writes: usize, work: impl FnOnce()) {
+        self.0.writes_left.set(Some(writes));
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        self.0.writes_left.set(None);
+        drop(ended);
     }
 
     fn metric_of(&self, name: &str) -> Metric {
@@ -260,11 +277,15 @@ impl Proxy for World {
     }
 
     fn shared_get(&self, key: &str) -> Option<(Bytes, Version)> {
-        self.0.shared.borrow().get(key).map(|(value, version)| (value.clone(), Version(*version)))
+        self.0.area.borrow().get(key).map(|(value, version)| (value.clone(), Version(*version)))
     }
 
     fn shared_set(&self, key: &str, value: &[u8], version: Option<Version>) -> Result<(), Changed> {
-        let mut shared = self.0.shared.borrow_mut();
+        match self.0.writes_left.get() {
+            Some(0) => std::panic::panic_any("the worker ends here"),
+            left => self.0.writes_left.set(left.map(|left| left - 1)),
+        }
+        let mut shared = self.0.area.borrow_mut();
         let current = shared.get(key).map_or(0, |(_, version)| *version);
         if version.is_some_and(|Version(version)| version != current) {
             return Err(Changed);
@@ -306,4 +327,33 @@ impl Drop for Timer {
     fn drop(&mut self) {
         self.world.0.timers.borrow_mut().remove(&self.timer);
     }
+}
+
+/// A worker with this configuration in the world; another one sees the same shared area.
+///
+/// # Panics
+/// When the configuration is wrong.
+pub fn worker(world: &World, configuration: &serde_json::Value) -> Rc<crate::Runtime> {
+    match crate::config::Config::check(configuration) {
+        (Some(config), _) => Rc::new(crate::Runtime::new(Rc::new(world.clone()), config)),
+        (None, report) => panic!("{report:?}"),
+    }
+}
+
+/// Starts a call of a method, as `/service/Method`.
+pub fn call(world: &World, worker: &Rc<crate::Runtime>, path: &str, request: &impl prost::Message) -> Started<Reply> {
+    let head = Head { path: path.to_owned(), ..Head::default() };
+    call_with(world, worker, head, request)
+}
+
+/// Starts a call with headers.
+pub fn call_with(
+    world: &World,
+    worker: &Rc<crate::Runtime>,
+    head: Head,
+    request: &impl prost::Message,
+) -> Started<Reply> {
+    let Reply::Message(body) = Reply::message(request) else { return world.start(std::future::pending()) };
+    let worker = Rc::clone(worker);
+    world.start(async move { worker.grpc(&head, body).await })
 }

@@ -91,7 +91,9 @@ fn taken(status: u32, data: *mut u8, size: usize) -> Result<Vec<u8>, Refused> {
     }
     // SAFETY: the host got this memory from `proxy_on_memory_allocate` of the SDK, which takes it from a `Vec<u8>` with
     // this capacity and forgets it; the host has written `size` bytes and keeps no pointer to them.
-    Ok(unsafe { Vec::from_raw_parts(data, size, size) })
+    #[allow(clippy::same_length_and_capacity)] // which is what the SDK allocated
+    let bytes = unsafe { Vec::from_raw_parts(data, size, size) };
+    Ok(bytes)
 }
 
 /// All headers, as name and value.

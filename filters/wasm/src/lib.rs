@@ -33,20 +33,6 @@ struct Root {
     runtime: Option<Rc<Runtime>>,
 }
 
-impl Root {
-    /// Reads the configuration: JSON, as `envoy-runtime render filter` writes it.
-    fn configure(&self, json: &[u8]) -> (Option<Config>, Report) {
-        match serde_json::from_slice(json) {
-            Ok(document) => Config::check(&document),
-            Err(error) => {
-                let mut report = Report::default();
-                report.error(runtime_api::config::Path::default(), format!("the configuration is not JSON: {error}"));
-                (None, report)
-            }
-        }
-    }
-}
-
 impl Context for Root {
     fn on_grpc_stream_message(&mut self, token: u32, size: usize) {
         self.host.enter();
@@ -65,7 +51,7 @@ impl RootContext for Root {
     /// Refuses a configuration with an error in it, and with it the filter: Envoy does not start, or keeps what it had.
     fn on_configure(&mut self, _size: usize) -> bool {
         self.host.enter();
-        let (config, report) = self.configure(&self.get_plugin_configuration().unwrap_or_default());
+        let (config, report) = read(&self.get_plugin_configuration().unwrap_or_default());
         for problem in &report.0 {
             let level = if problem.severity == Severity::Error { Level::Error } else { Level::Info };
             self.host.log(level, &format!("configuration: {problem}"));
@@ -87,5 +73,17 @@ impl RootContext for Root {
 
     fn get_type(&self) -> Option<ContextType> {
         Some(ContextType::HttpContext)
+    }
+}
+
+/// Reads the configuration: JSON, as `envoy-runtime render filter` writes it.
+fn read(json: &[u8]) -> (Option<Config>, Report) {
+    match serde_json::from_slice(json) {
+        Ok(document) => Config::check(&document),
+        Err(error) => {
+            let mut report = Report::default();
+            report.error(runtime_api::config::Path::default(), format!("the configuration is not JSON: {error}"));
+            (None, report)
+        }
     }
 }

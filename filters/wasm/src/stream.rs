@@ -76,7 +76,7 @@ impl HttpStream {
         };
     }
 
-    /// Takes in a part of the body. Nothing of it stays in Envoy, whose own limit answers less clearly than ours.
+    /// Takes in a part of the body.
     fn take_body(&mut self, size: usize) {
         if size == 0 {
             return;
@@ -88,7 +88,6 @@ impl HttpStream {
                 self.body.extend_from_slice(&bytes);
             }
         }
-        let _ = abi::set_body(Buffer::RequestBody, size, &[]);
     }
 
     /// The whole request is here, or more of it than is allowed.
@@ -157,9 +156,9 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 impl Context for HttpStream {
-    /// The stream has ended, answered or not.
+    /// The stream has ended, answered or not. A call that is still under way is cancelled.
     fn on_done(&mut self) -> bool {
-        if let Some(task) = self.task.take() {
+        if let Some(task) = self.task.take().filter(|task| !task.is_done()) {
             self.host.enter();
             drop(task);
             self.host.leave();
@@ -186,6 +185,10 @@ impl HttpContext for HttpStream {
             return Action::Pause;
         }
         self.take_body(size);
+        if !end_of_stream {
+            // Nothing stays in Envoy's buffer, whose own limit answers less clearly than ours.
+            let _ = abi::set_body(Buffer::RequestBody, size, &[]);
+        }
         let limit = self.runtime.as_ref().map_or(0, |runtime| runtime.max_request_bytes());
         let too_large = self.body.len() > limit.saturating_add(FRAME_HEADER);
         if end_of_stream || too_large {

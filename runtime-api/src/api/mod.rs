@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use envoy_runtime_proto::{self as proto, grpc::health::v1 as health};
+use envoy_runtime_proto::{self as proto, grpc::health::v1 as proto_health};
 use futures::future::{Either, select};
 use prost::Message;
 use tonic::Status;
@@ -128,7 +128,7 @@ impl Runtime {
     async fn serve(&self, call: &Call, service: &str, method: &str, message: Bytes) -> Reply {
         let state = &self.state;
         match (service, method) {
-            (HEALTH, "Check") => unary(message, async |request| self.health(&request)).await,
+            (HEALTH, "Check") => unary(message, async |request| health(&request)).await,
             _ if service != call.dialect.service => unserved(service, method),
             (_, "GetState") => unary(message, async |request| state.get(call, request).await).await,
             (_, "GetBulkState") => unary(message, async |request| state.get_bulk(call, request).await).await,
@@ -144,16 +144,6 @@ impl Runtime {
             }
             _ => unserved(service, method),
         }
-    }
-
-    /// `grpc.health.v1.Health/Check`: serving, for the server and for each service that is served.
-    fn health(&self, request: &health::HealthCheckRequest) -> Result<health::HealthCheckResponse, Status> {
-        let name = request.service.as_str();
-        if name.is_empty() || name == HEALTH || DIALECTS.iter().any(|dialect| dialect.service == name) {
-            let status = health::health_check_response::ServingStatus::Serving.into();
-            return Ok(health::HealthCheckResponse { status });
-        }
-        Err(Status::not_found(format!("unknown service {name:?}")))
     }
 
     /// Metrics of a call, and a line in the log for one that failed by our fault or a store's.
@@ -189,6 +179,16 @@ where
         Ok(answer) => Reply::message(&answer),
         Err(status) => status.into(),
     }
+}
+
+/// `grpc.health.v1.Health/Check`: serving, for the server and for each service that is served.
+fn health(request: &proto_health::HealthCheckRequest) -> Result<proto_health::HealthCheckResponse, Status> {
+    let name = request.service.as_str();
+    if name.is_empty() || name == HEALTH || DIALECTS.iter().any(|dialect| dialect.service == name) {
+        let status = proto_health::health_check_response::ServingStatus::Serving.into();
+        return Ok(proto_health::HealthCheckResponse { status });
+    }
+    Err(Status::not_found(format!("unknown service {name:?}")))
 }
 
 /// What is said of a method that is not served.

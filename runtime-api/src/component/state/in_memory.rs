@@ -173,7 +173,9 @@ impl InMemory {
                 mortal |= entries.iter().any(|entry| entry.expires > 0);
                 if entries.iter().any(|entry| !entry.is_alive(now)) {
                     let _ = self.commit(BTreeSet::from([number]), |buckets| {
-                        buckets.values_mut().for_each(|bucket| bucket.entries.retain(|entry| entry.is_alive(now)));
+                        for bucket in buckets.values_mut() {
+                            bucket.entries.retain(|entry| entry.is_alive(now));
+                        }
                         Ok(())
                     });
                 }

@@ -75,7 +75,9 @@ impl Journal {
     /// The one that follows that number.
     pub(super) fn after(sequence: u64, mut buckets: BTreeMap<u32, Bucket>) -> Self {
         let sequence = sequence + 1;
-        buckets.values_mut().for_each(|bucket| bucket.sequence = sequence);
+        for bucket in buckets.values_mut() {
+            bucket.sequence = sequence;
+        }
         Self { sequence, buckets }
     }
 

@@ -1,0 +1,243 @@
+//! The one connection to Redis that all calls of a worker share: how it is opened, what ends it, and that no reply
+//! ever reaches another call.
+
+mod support;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use runtime_api::Runtime;
+use runtime_api::api::call::Head;
+use runtime_api::testing::{Connection, World, call_with, worker};
+use serde_json::json;
+use support::{DAPR, get, item, save, status, value};
+use tonic::Code;
+
+fn redis(metadata: serde_json::Value) -> (World, Rc<Runtime>) {
+    let world = World::default();
+    let mut all = json!({"redisHost": "redis:6379"});
+    all.as_object_mut().unwrap().append(&mut metadata.as_object().unwrap().clone());
+    let component = json!({"name": "s", "type": "state.redis", "metadata": all});
+    let worker = worker(&world, &json!({"appId": "a", "components": [component]}));
+    (world, worker)
+}
+
+/// Takes the connection and lets the client in.
+fn accept(world: &World) -> Connection {
+    let server = world.accept("runtime.state.s").expect("a connection");
+    assert_eq!(server.received(), "*1\r\n$4\r\nPING\r\n");
+    server.send(b"+PONG\r\n");
+    server
+}
+
+fn hash(value: &str) -> Vec<u8> {
+    let length = value.len();
+    format!("*4\r\n$4\r\ndata\r\n${length}\r\n{value}\r\n$7\r\nversion\r\n$1\r\n1\r\n").into_bytes()
+}
+
+const HGETALL_K: &[u8] = b"*2\r\n$7\r\nHGETALL\r\n$4\r\na||k\r\n";
+
+#[test]
+fn nothing_is_connected_before_the_first_call() {
+    let (world, worker) = redis(json!({}));
+    assert!(world.accept("runtime.state.s").is_none());
+    let call = get(&world, &worker, "k");
+    let server = accept(&world);
+    assert_eq!(server.received(), HGETALL_K);
+    server.send(&hash("v"));
+    assert_eq!(value(&call), "v");
+    assert_eq!(world.metric("runtime.requests.state.s.GetState.OK"), Some(1));
+    assert_eq!(world.metric("runtime.upstream.s.connects"), Some(1));
+}
+
+#[test]
+fn the_login_goes_first() {
+    let (world, worker) = redis(json!({"redisUsername": "u", "redisPassword": "p", "redisDB": 3}));
+    let call = get(&world, &worker, "k");
+    let server = world.accept("runtime.state.s").unwrap();
+    let login = "*3\r\n$4\r\nAUTH\r\n$1\r\nu\r\n$1\r\np\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n*1\r\n$4\r\nPING\r\n";
+    assert_eq!(server.received(), login);
+    server.send(b"+OK\r\n+OK\r\n");
+    assert_eq!(server.received(), "", "commands wait for the end of the login");
+    server.send(b"+PONG\r\n");
+    assert_eq!(server.received(), HGETALL_K);
+    server.send(b"*0\r\n");
+    assert_eq!(value(&call), "");
+}
+
+#[test]
+fn a_refused_login_says_so_without_the_password() {
+    let (world, worker) = redis(json!({"redisPassword": "hunter2"}));
+    let call = get(&world, &worker, "k");
+    let server = world.accept("runtime.state.s").unwrap();
+    server.send(b"-WRONGPASS invalid username-password pair or user is disabled.\r\n-NOAUTH\r\n");
+    let (code, text) = status(&call);
+    assert_eq!(code, Code::Unavailable);
+    assert_eq!(
+        text,
+        "fail to get k from state store s: redis is unreachable: it refuses AUTH: \
+         WRONGPASS invalid username-password pair or user is disabled."
+    );
+    assert!(!world.log_lines().join("\n").contains("hunter2"));
+}
+
+#[test]
+fn replies_cut_anywhere_reach_their_calls_in_order() {
+    let replies = [hash("one"), hash("two\r\n$3"), b"*0\r\n".to_vec()].concat();
+    for at in 1..replies.len() {
+        let (world, worker) = redis(json!({}));
+        let calls: Vec<_> = ["1", "2", "3"].iter().map(|key| get(&world, &worker, key)).collect();
+        let server = accept(&world);
+        server.send(&replies[..at]);
+        server.send(&replies[at..]);
+        let values: Vec<_> = calls.iter().map(value).collect();
+        assert_eq!(values, ["one", "two\r\n$3", ""], "cut at {at}");
+    }
+}
+
+#[test]
+fn calls_in_flight_learn_that_the_connection_broke_and_the_next_call_opens_another() {
+    let (world, worker) = redis(json!({}));
+    let (first, second) = (get(&world, &worker, "1"), save(&world, &worker, vec![item("2", "x")]));
+    let server = accept(&world);
+    server.send(&hash("one")[..10]);
+    server.close("reset by peer");
+    assert_eq!(
+        status(&first),
+        (
+            Code::Unavailable,
+            "fail to get 1 from state store s: redis closed the connection before it answered (reset by peer); \
+         whether the command ran is unknown"
+                .into()
+        )
+    );
+    assert_eq!(status(&second).0, Code::Unavailable);
+    assert!(server.is_dropped());
+
+    // What the old connection still says can reach nobody.
+    let third = get(&world, &worker, "k");
+    server.send(&hash("of another"));
+    let server = accept(&world);
+    assert_eq!(server.received(), HGETALL_K);
+    server.send(&hash("mine"));
+    assert_eq!(value(&third), "mine");
+}
+
+#[test]
+fn a_server_that_is_not_there_is_tried_again_after_a_growing_pause() {
+    let (world, worker) = redis(json!({}));
+    let mut waited = Duration::ZERO;
+    for _ in 0..8 {
+        let call = get(&world, &worker, "k");
+        world.accept("runtime.state.s").expect("an attempt").close("connection refused");
+        let unreachable = "fail to get k from state store s: redis is unreachable: connection refused";
+        assert_eq!(status(&call), (Code::Unavailable, unreachable.into()));
+        // Until the pause is over calls fail at once.
+        let call = get(&world, &worker, "k");
+        assert_eq!(status(&call), (Code::Unavailable, unreachable.into()));
+        assert!(world.accept("runtime.state.s").is_none());
+        let pause = Duration::from_secs(1);
+        world.advance(pause);
+        waited += pause;
+    }
+    let call = get(&world, &worker, "k");
+    accept(&world).send(&hash("back"));
+    assert_eq!(value(&call), "back");
+}
+
+#[test]
+fn a_server_that_loads_its_data_is_not_there_yet() {
+    let (world, worker) = redis(json!({}));
+    let call = get(&world, &worker, "k");
+    world.accept("runtime.state.s").unwrap().send(b"-LOADING Redis is loading the dataset in memory\r\n");
+    assert_eq!(status(&call).0, Code::Unavailable);
+}
+
+#[test]
+fn a_cancelled_call_leaves_its_reply_to_nobody() {
+    let (world, worker) = redis(json!({}));
+    let (gone, stays) = (get(&world, &worker, "1"), get(&world, &worker, "2"));
+    let server = accept(&world);
+    gone.cancel();
+    server.send(&hash("for the one that is gone"));
+    assert!(stays.outcome().is_none());
+    server.send(&hash("two"));
+    assert_eq!(value(&stays), "two");
+}
+
+#[test]
+fn a_deadline_ends_the_call_and_not_the_connection() {
+    let (world, worker) = redis(json!({}));
+    let head = Head { path: format!("{DAPR}/GetState"), timeout: Some(Duration::from_millis(250)), ..Head::default() };
+    let request = envoy_runtime_proto::dapr::runtime::v1::GetStateRequest {
+        store_name: "s".into(),
+        key: "1".into(),
+        ..Default::default()
+    };
+    let slow = call_with(&world, &worker, head, &request);
+    let server = accept(&world);
+    world.advance(Duration::from_millis(249));
+    assert!(slow.outcome().is_none());
+    world.advance(Duration::from_millis(1));
+    assert_eq!(status(&slow), (Code::DeadlineExceeded, "state component s has not answered within 250ms".into()));
+    let next = get(&world, &worker, "2");
+    server.send(&hash("late"));
+    server.send(&hash("two"));
+    assert_eq!(value(&next), "two");
+}
+
+#[test]
+fn a_server_that_stops_answering_is_given_up() {
+    let (world, worker) = redis(json!({}));
+    let call = get(&world, &worker, "k");
+    let server = accept(&world);
+    world.advance(Duration::from_secs(5));
+    assert_eq!(status(&call).0, Code::DeadlineExceeded);
+    let call = get(&world, &worker, "k");
+    world.advance(Duration::from_millis(4999));
+    assert!(!server.is_dropped() || call.outcome().is_some());
+    world.advance(Duration::from_secs(5));
+    assert!(server.is_dropped(), "the connection is taken for dead");
+    let call = get(&world, &worker, "k");
+    accept(&world).send(&hash("back"));
+    assert_eq!(value(&call), "back");
+}
+
+#[test]
+fn an_idle_connection_is_kept() {
+    let (world, worker) = redis(json!({}));
+    let call = get(&world, &worker, "k");
+    let server = accept(&world);
+    server.send(&hash("v"));
+    assert_eq!(value(&call), "v");
+    world.advance(Duration::from_secs(3600));
+    assert!(!server.is_dropped());
+}
+
+#[test]
+fn what_is_not_resp_ends_the_connection() {
+    let (world, worker) = redis(json!({}));
+    let call = get(&world, &worker, "k");
+    let server = accept(&world);
+    server.send(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+    assert_eq!(status(&call).0, Code::Unavailable);
+    assert!(server.is_dropped());
+}
+
+#[test]
+fn a_reply_that_nobody_asked_for_ends_the_connection() {
+    let (world, worker) = redis(json!({}));
+    let call = get(&world, &worker, "k");
+    let server = accept(&world);
+    server.send(&[hash("v"), hash("odd")].concat());
+    assert_eq!(value(&call), "v");
+    assert!(server.is_dropped());
+}
+
+#[test]
+fn calls_beyond_what_may_wait_are_refused() {
+    let (world, worker) = redis(json!({}));
+    let calls: Vec<_> = (0..20_000).map(|_| get(&world, &worker, "k")).collect();
+    let refused = calls.iter().filter_map(runtime_api::testing::Started::outcome).count();
+    assert_eq!(refused, 20_000 - (16 * 1024 - 1), "the PING of the login waits too");
+}
