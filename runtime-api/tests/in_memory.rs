@@ -1,5 +1,7 @@
 //! The in-memory store: one for all workers, whatever they do at the same time and wherever they end.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test ends by a panic
+
 mod support;
 
 use std::rc::Rc;

@@ -1,6 +1,8 @@
 //! The one connection to Redis that all calls of a worker share: how it is opened, what ends it, and that no reply
 //! ever reaches another call.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test ends by a panic
+
 mod support;
 
 use std::rc::Rc;

@@ -27,6 +27,7 @@ pub(crate) struct Host(Rc<Shared>);
 struct Shared {
     executor: Executor,
     start: std::time::Instant,
+    /// The time when the clock was last read, which is an expense of each call: what timers count from.
     now: Cell<Instant>,
     timers: RefCell<BTreeMap<(Instant, u64), Waker>>,
     next_timer: Cell<u64>,
@@ -60,13 +61,8 @@ impl Host {
         }))
     }
 
-    /// To be called first in each callback of Envoy: reads the clock, once for all that the callback does.
-    pub(crate) fn enter(&self) {
-        self.0.now.set(self.0.start.elapsed());
-    }
-
     /// To be called last in each callback of Envoy: runs what can go on.
-    pub(crate) fn leave(&self) {
+    pub(crate) fn run(&self) {
         self.0.executor.run();
     }
 
@@ -81,7 +77,7 @@ impl Host {
             let Some(pipe) = next else { break };
             self.open(pipe);
         }
-        let now = self.0.now.get();
+        let now = self.now();
         loop {
             let mut timers = self.0.timers.borrow_mut();
             let Some(first) = timers.first_entry().filter(|first| first.key().0 <= now) else { break };
@@ -192,7 +188,9 @@ impl Proxy for Host {
     }
 
     fn now(&self) -> Instant {
-        self.0.now.get()
+        let now = self.0.start.elapsed();
+        self.0.now.set(now);
+        now
     }
 
     fn wall_clock(&self) -> SystemTime {

@@ -35,22 +35,19 @@ struct Root {
 
 impl Context for Root {
     fn on_grpc_stream_message(&mut self, token: u32, size: usize) {
-        self.host.enter();
         self.host.on_stream_message(token, size);
-        self.host.leave();
+        self.host.run();
     }
 
     fn on_grpc_stream_close(&mut self, token: u32, _status: u32) {
-        self.host.enter();
         self.host.on_stream_close(token);
-        self.host.leave();
+        self.host.run();
     }
 }
 
 impl RootContext for Root {
     /// Refuses a configuration with an error in it, and with it the filter: Envoy does not start, or keeps what it had.
     fn on_configure(&mut self, _size: usize) -> bool {
-        self.host.enter();
         let (config, report) = read(&self.get_plugin_configuration().unwrap_or_default());
         for problem in &report.0 {
             let level = if problem.severity == Severity::Error { Level::Error } else { Level::Info };
@@ -58,12 +55,11 @@ impl RootContext for Root {
         }
         let Some(config) = config else { return false };
         self.runtime = Some(Rc::new(Runtime::new(Rc::new(self.host.clone()), config)));
-        self.host.leave();
+        self.host.run();
         true
     }
 
     fn on_tick(&mut self) {
-        self.host.enter();
         self.host.on_tick();
     }
 

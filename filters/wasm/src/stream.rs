@@ -159,9 +159,8 @@ impl Context for HttpStream {
     /// The stream has ended, answered or not. A call that is still under way is cancelled.
     fn on_done(&mut self) -> bool {
         if let Some(task) = self.task.take().filter(|task| !task.is_done()) {
-            self.host.enter();
             drop(task);
-            self.host.leave();
+            self.host.run();
         }
         true
     }
@@ -171,9 +170,8 @@ impl HttpContext for HttpStream {
     fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
         self.read_headers();
         if end_of_stream {
-            self.host.enter();
             self.dispatch(false);
-            self.host.leave();
+            self.host.run();
         }
         Action::Pause
     }
@@ -192,18 +190,16 @@ impl HttpContext for HttpStream {
         let limit = self.runtime.as_ref().map_or(0, |runtime| runtime.max_request_bytes());
         let too_large = self.body.len() > limit.saturating_add(FRAME_HEADER);
         if end_of_stream || too_large {
-            self.host.enter();
             self.dispatch(too_large);
-            self.host.leave();
+            self.host.run();
         }
         Action::Pause
     }
 
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {
         if self.state == State::Request {
-            self.host.enter();
             self.dispatch(false);
-            self.host.leave();
+            self.host.run();
         }
         Action::Pause
     }

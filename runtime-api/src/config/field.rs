@@ -80,6 +80,10 @@ impl Field {
         Self { name, kind, presence: Presence::Default(default), meaning }
     }
 
+    fn has_effect(&self) -> bool {
+        !matches!(self.kind, Kind::Ignored(_) | Kind::Refused(_))
+    }
+
     fn is_called(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name)
     }
@@ -228,7 +232,7 @@ pub fn check(tables: &[&'static [Field]], object: &Value, path: &Path, report: &
                 }
             }
             None => {
-                let known: Vec<&str> = fields().map(|field| field.name).collect();
+                let known: Vec<&str> = fields().filter(|field| field.has_effect()).map(|field| field.name).collect();
                 report.error(path.field(name), format!("unknown field; {}", suggest(name, &known)));
             }
         }
@@ -407,7 +411,7 @@ mod tests {
                 "metadata.poolSize: has no effect: Envoy pools connections",
                 "metadata.redisDB: a whole number from 0 to 15 is expected, not \"16\"",
                 "metadata.redisHots: unknown field; did you mean \"redisHost\"? \
-             Known are redisHost, redisDB, redisPassword, enableTLS, poolSize",
+             Known are redisHost, redisDB, redisPassword, enableTLS",
                 "metadata.redisHost: missing; host:port is expected: where the server listens",
             ]
         );

@@ -176,7 +176,8 @@ impl Listeners {
         let mut taken: Vec<(&str, &'static str)> = Vec::new();
         let mut listen = |name: &'static str| {
             let text = settings.text(name).unwrap_or("off");
-            if let Some((_, other)) = taken.iter().find(|(address, _)| *address == text && text != "off") {
+            let shareable = text == "off" || text.ends_with(":0"); // port 0: any that is free
+            if let Some((_, other)) = taken.iter().find(|(address, _)| *address == text && !shareable) {
                 report.error(path.field(name), format!("{text} is taken by {other}; each listener needs its own"));
             }
             if let Listen::Unix(socket) = Listen::parse(text)

@@ -31,7 +31,7 @@ pub const DRIVER: Driver = Driver {
     fields: FIELDS,
     check: |_, _, _| {},
     upstream: |_| None,
-    build: Build::State(|environment| Rc::new(Rc::new(InMemory::new(environment)))),
+    build: Build::State(|environment| Rc::new(InMemory(Rc::new(Area::new(environment))))),
 };
 
 const FIELDS: &[Field] =
@@ -48,7 +48,11 @@ const MISSING: (Bytes, Version) = (Bytes::new(), Version(u32::MAX));
 
 /// A state store in the shared area.
 #[derive(Debug)]
-pub struct InMemory {
+pub struct InMemory(Rc<Area>);
+
+/// The part of the shared area that belongs to one store.
+#[derive(Debug)]
+struct Area {
     proxy: Rc<dyn Proxy>,
     /// What the names of its values in the shared area begin with.
     prefix: String,
@@ -58,7 +62,7 @@ pub struct InMemory {
     sweeping: Cell<bool>,
 }
 
-impl InMemory {
+impl Area {
     fn new(environment: &Environment) -> Self {
         let Environment { proxy, component, .. } = environment;
         let seconds = component.settings.whole("ttlInSeconds").and_then(|seconds| u64::try_from(seconds).ok());
@@ -198,24 +202,25 @@ impl InMemory {
 }
 
 #[async_trait(?Send)]
-impl Store for Rc<InMemory> {
+impl Store for InMemory {
     async fn get(&self, key: &str) -> Result<Option<Item>, Error> {
-        self.settle();
-        let now = layout::millis(self.proxy.wall_clock());
-        let found = self.bucket(bucket_of(key)).0.entries.into_iter().find(|entry| entry.key == key);
+        let area = &self.0;
+        area.settle();
+        let now = layout::millis(area.proxy.wall_clock());
+        let found = area.bucket(bucket_of(key)).0.entries.into_iter().find(|entry| entry.key == key);
         Ok(found.filter(|entry| entry.is_alive(now)).map(Entry::into_item))
     }
 
     async fn set(&self, write: Write) -> Result<(), Error> {
-        self.write(&[Operation::Upsert(write)])
+        self.0.write(&[Operation::Upsert(write)])
     }
 
     async fn delete(&self, delete: Delete) -> Result<(), Error> {
-        self.write(&[Operation::Delete(delete)])
+        self.0.write(&[Operation::Delete(delete)])
     }
 
     async fn transact(&self, operations: Vec<Operation>) -> Result<(), Error> {
-        self.write(&operations)
+        self.0.write(&operations)
     }
 }
 

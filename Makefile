@@ -1,0 +1,73 @@
+# Every habit of a developer as one word. Each line below can be pasted into a shell as well.
+
+ENVOY_VERSION ?= 1.40.0
+ENVOY_VERSIONS ?= 1.36.4 1.37.0 1.39.3 1.40.0
+
+# What the tests run: see integration-tests/src/installed.rs.
+export ENVOY ?= $(CURDIR)/.tools/envoy/$(ENVOY_VERSION)/envoy
+export ENVOY_RUNTIME ?= $(CURDIR)/target/release/envoy-runtime
+export RUNTIME_TEST_PYTHON ?= $(CURDIR)/.tools/python/bin/python
+export RUNTIME_TEST_NODE_MODULES ?= $(CURDIR)/.tools/node/node_modules
+
+FILTERS = --target wasm32-wasip1 -p runtime-filter -p tunnel-filter
+FEATURES = --features envoy-runtime-proto/descriptors
+TEST = cargo test $(FEATURES)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench build fmt clean tools filters docs matrix test-matrix test-containers fuzz
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: tools build ## Build, and serve state in memory on the default ports
+	$(ENVOY_RUNTIME) run -f envoy-configs/in-memory.yaml --envoy $(ENVOY)
+
+test: tools build ## Run all tests: real Envoy, real Redis, real SDKs
+	$(TEST)
+
+lint: tools .tools/bin/cargo-deny ## Formatting, clippy for both targets, licences and advisories
+	cargo fmt --all --check
+	cargo clippy --all-targets $(FEATURES),integration-tests/containers -- -D warnings
+	cargo clippy $(FILTERS) -- -D warnings
+	tools/deny.sh
+
+bench: tools build ## Measure against Envoy's own direct response, side by side
+	cargo run --release --bin runtime-bench
+
+build: filters ## Build target/release/envoy-runtime with the filters inside
+	cargo build --release -p envoy-runtime
+
+filters: ## Build runtime.wasm and tunnel.wasm
+	cargo build --profile filter $(FILTERS)
+
+fmt: ## Format all code
+	cargo fmt --all
+
+docs: ## Build the documentation of the code
+	cargo doc --no-deps
+
+test-matrix: tools build ## Run the integration tests with every Envoy that is supported
+	tools/envoy.sh $(ENVOY_VERSIONS)
+	tools/matrix.sh $(ENVOY_VERSIONS)
+
+matrix: test-matrix ## The same
+
+test-containers: tools build ## Run the integration tests with Envoy and Redis in containers
+	tools/containers.sh
+	RUNTIME_TEST_BACKEND=containers cargo test -p integration-tests --features containers
+
+fuzz: tools build ## Send two million mutated requests
+	RUNTIME_TEST_FUZZ_FRAMES=2000000 cargo test -p integration-tests --test fuzz -- --nocapture
+
+tools: ## Install what this machine lacks: Redis, Node, the wasm target, Envoy, the SDKs
+	tools/system.sh
+	tools/rust.sh
+	tools/python.sh
+	tools/node.sh
+	tools/envoy.sh $(ENVOY_VERSION)
+
+.tools/bin/cargo-deny: tools/cargo-deny.sh
+	tools/cargo-deny.sh
+
+clean: ## Remove what was built and fetched
+	rm -rf target .tools

@@ -1,0 +1,3 @@
+//! Measures the runtime against its baselines in one run.
+
+fn main() {}

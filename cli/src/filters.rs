@@ -1,0 +1,30 @@
+//! The filters that Envoy loads, embedded in this binary.
+
+use std::fs;
+use std::path::Path;
+
+use crate::Failure;
+
+/// The HTTP filter that answers the APIs.
+pub const RUNTIME: &str = "runtime.wasm";
+/// The upstream filter that carries raw TCP.
+pub const TUNNEL: &str = "tunnel.wasm";
+
+/// Name and content of each.
+const FILES: [(&str, &[u8]); 2] = [
+    (RUNTIME, include_bytes!(concat!(env!("OUT_DIR"), "/runtime.wasm"))),
+    (TUNNEL, include_bytes!(concat!(env!("OUT_DIR"), "/tunnel.wasm"))),
+];
+
+/// Writes the filters into `dir`, which is made if need be.
+pub fn extract(dir: &Path) -> Result<(), Failure> {
+    if FILES.iter().any(|(_, content)| content.is_empty()) {
+        return Err(Failure::new("this binary was built without the filters; run make build"));
+    }
+    fs::create_dir_all(dir).map_err(|error| Failure::file(dir, &error))?;
+    for (name, content) in FILES {
+        let path = dir.join(name);
+        fs::write(&path, content).map_err(|error| Failure::file(&path, &error))?;
+    }
+    Ok(())
+}

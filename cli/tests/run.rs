@@ -1,0 +1,333 @@
+//! `envoy-runtime run` with a real Envoy. The environment says with what: `ENVOY`, and `ENVOY_RUNTIME`, a binary that has
+//! the filters in it (`make test` sets both).
+
+// A test may end by a panic, and so may what it calls.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use tempfile::TempDir;
+
+const IN_MEMORY: &str = "appId: orders\ncomponents: [{name: statestore, type: state.in-memory}]\n";
+const FREE_PORTS: [&str; 6] = ["--dapr-grpc-port", "0", "--dapr-http-port", "0", "--layotto-port", "0"];
+
+fn variable(name: &str) -> OsString {
+    std::env::var_os(name).unwrap_or_else(|| panic!("{name} is not set; run these tests by `make test`"))
+}
+
+/// A folder with a `runtime.yaml`, and with all that a run leaves on the disk.
+struct Place(TempDir);
+
+impl Place {
+    fn with(document: &str) -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        fs::write(place.file("runtime.yaml"), document).unwrap();
+        fs::create_dir(place.file("tmp")).unwrap();
+        place
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(variable("ENVOY_RUNTIME"));
+        command.current_dir(self.0.path()).env("ENVOY", variable("ENVOY")).env("TMPDIR", self.file("tmp"));
+        command.env_remove("DAPR_API_TOKEN").env("DAPR_GRPC_PORT", "from outside");
+        command.arg("run").args(["-f", "runtime.yaml"]).args(arguments);
+        command
+    }
+
+    /// Runs to the end: exit code, standard output and standard error output.
+    fn run(&self, arguments: &[&str], app: &[&str]) -> (Option<i32>, String, String) {
+        let arguments = [arguments, &["--"], app].concat();
+        let output = self.command(&arguments).stdin(Stdio::null()).output().unwrap();
+        self.is_left_clean();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+
+    /// Starts, and waits for the line `ready`.
+    fn start(&self, app: &[&str]) -> Running {
+        let arguments = [&FREE_PORTS[..], &["--"], app].concat();
+        let mut command = self.command(&arguments);
+        let log = fs::File::create(self.file("log")).unwrap();
+        let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap());
+        let mut table = String::new();
+        while !table.ends_with("\nready\n") {
+            let read = lines.read_line(&mut table).unwrap();
+            assert!(read > 0, "{table}{}", fs::read_to_string(self.file("log")).unwrap());
+        }
+        Running { process, lines }
+    }
+
+    /// The Envoys of this place, by their configuration file.
+    fn envoys(&self) -> Vec<Pid> {
+        let folder = self.file("tmp").display().to_string();
+        let processes = fs::read_dir("/proc").unwrap().filter_map(Result::ok).filter_map(|entry| {
+            let id = entry.file_name().to_str()?.parse().ok()?;
+            let line = fs::read_to_string(entry.path().join("cmdline")).ok()?;
+            line.contains(&folder).then_some(Pid::from_raw(id)?)
+        });
+        processes.collect()
+    }
+
+    fn is_left_clean(&self) {
+        assert_eq!(self.envoys(), []);
+        assert_eq!(fs::read_dir(self.file("tmp")).unwrap().count(), 0, "files are left");
+    }
+}
+
+struct Running {
+    process: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Running {
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.process.id().try_into().unwrap()).unwrap()
+    }
+
+    /// What the app printed next, as the id of a process.
+    fn next_pid(&mut self) -> Pid {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        Pid::from_raw(line.trim().parse().unwrap()).unwrap()
+    }
+
+    fn end(mut self) -> Option<i32> {
+        let code = self.process.wait().unwrap().code();
+        let mut rest = String::new();
+        self.lines.read_to_string(&mut rest).unwrap();
+        code
+    }
+}
+
+fn within(seconds: u64, what: &str, holds: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_secs(seconds), "{what}: not within {seconds} s");
+        sleep(Duration::from_millis(20));
+    }
+}
+
+/// Whether a process is gone; one that has ended and waits for its parent counts.
+fn gone(pid: Pid) -> bool {
+    let state = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    test_kill_process(pid).is_err() || state.is_ok_and(|state| state.contains(") Z "))
+}
+
+#[test]
+fn the_exit_code_is_the_apps() {
+    let place = Place::with(IN_MEMORY);
+    assert_eq!(place.run(&FREE_PORTS, &["sh", "-c", "exit 7"]).0, Some(7));
+    assert_eq!(place.run(&FREE_PORTS, &["sh", "-c", "kill -KILL $$"]).0, Some(128 + 9));
+    assert_eq!(place.run(&FREE_PORTS, &["true"]).0, Some(0));
+}
+
+#[test]
+fn an_app_that_does_not_start_is_named() {
+    let place = Place::with(IN_MEMORY);
+    let (code, _, errors) = place.run(&FREE_PORTS, &["./no-such-app"]);
+    assert_eq!(code, Some(1));
+    assert!(errors.contains("error: the app ./no-such-app did not start: No such file or directory"), "{errors}");
+}
+
+#[test]
+fn the_app_gets_the_variables_of_the_sdks() {
+    let place = Place::with(&format!("apiToken: s3cret\n{IN_MEMORY}"));
+    let (code, out, errors) = place.run(&[&FREE_PORTS[..], &["--app-port", "6000"]].concat(), &["env"]);
+    assert_eq!(code, Some(0));
+    let (table, variables) = out.split_once("\nready\n").unwrap();
+    let endpoint = |name: &str| {
+        let line = table.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().last().unwrap().to_owned()
+    };
+    let value = |name: &str| variables.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap();
+    assert_eq!(value("APP_ID"), "orders");
+    assert_eq!(value("APP_PORT"), "6000");
+    assert_eq!(value("DAPR_API_TOKEN"), "s3cret");
+    assert_eq!(value("DAPR_GRPC_ENDPOINT"), endpoint("Dapr gRPC"));
+    assert_eq!(value("DAPR_HTTP_ENDPOINT"), endpoint("Dapr HTTP"));
+    assert_eq!(format!("127.0.0.1:{}", value("DAPR_GRPC_PORT")), endpoint("Dapr gRPC"));
+    assert_eq!(format!("http://127.0.0.1:{}", value("DAPR_HTTP_PORT")), endpoint("Dapr HTTP"));
+    assert_eq!(format!("127.0.0.1:{}", value("runtime_GRPC_PORT")), endpoint("Layotto gRPC"));
+    assert!(errors.contains("--app-port: warning: has no effect yet: nothing calls the app"), "{errors}");
+    assert!(table.contains("statestore  state.in-memory  in Envoy"), "{table}");
+}
+
+#[test]
+fn sockets_are_told_as_endpoints_and_removed() {
+    let place = Place::with(IN_MEMORY);
+    let socket = |name: &str| format!("unix://{}", place.file(name).display());
+    let listeners =
+        format!("listeners: {{daprGrpc: '{}', daprHttp: '{}', layottoGrpc: off}}\n", socket("g"), socket("h"));
+    fs::write(place.file("runtime.yaml"), format!("{IN_MEMORY}{listeners}")).unwrap();
+    let (code, out, errors) = place.run(&[], &["env"]);
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(out.contains(&format!("DAPR_GRPC_ENDPOINT={}\n", socket("g"))), "{out}");
+    assert!(out.contains(&format!("DAPR_HTTP_ENDPOINT={}\n", socket("h"))), "{out}");
+    assert!(!out.contains("DAPR_GRPC_PORT") && !out.contains("runtime_GRPC_PORT"), "{out}");
+    assert!(!place.file("g").exists() && !place.file("h").exists());
+}
+
+#[test]
+fn a_signal_ends_both() {
+    let place = Place::with(IN_MEMORY);
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut running = place.start(&["sh", "-c", "trap 'exit 9' TERM; echo $$; while :; do sleep 0.05; done"]);
+        let app = running.next_pid();
+        kill_process(running.pid(), signal).unwrap();
+        assert_eq!(running.end(), Some(9));
+        assert!(gone(app));
+        place.is_left_clean();
+    }
+}
+
+#[test]
+fn without_an_app_a_signal_is_a_good_end() {
+    let place = Place::with(IN_MEMORY);
+    let running = place.start(&[]);
+    assert_eq!(place.envoys().len(), 1);
+    kill_process(running.pid(), Signal::TERM).unwrap();
+    assert_eq!(running.end(), Some(0));
+    place.is_left_clean();
+}
+
+#[test]
+fn an_app_that_does_not_listen_is_killed_with_its_children() {
+    let place = Place::with(IN_MEMORY);
+    let mut running =
+        place.start(&["sh", "-c", "trap '' TERM; sleep 1000 & echo $!; echo $$; while :; do sleep 1; done"]);
+    let (child, app) = (running.next_pid(), running.next_pid());
+    let started = Instant::now();
+    kill_process(running.pid(), Signal::TERM).unwrap();
+    assert_eq!(running.end(), Some(128 + 9));
+    assert!(started.elapsed() > Duration::from_secs(4), "it gets its time");
+    within(2, "both are gone", || gone(app) && gone(child));
+    place.is_left_clean();
+}
+
+#[test]
+fn what_the_app_leaves_behind_is_ended() {
+    let place = Place::with(IN_MEMORY);
+    let mut running = place.start(&["sh", "-c", "sleep 1000 > /dev/null & echo $!; exit 4"]);
+    let child = running.next_pid();
+    assert_eq!(running.end(), Some(4));
+    within(2, "the child is gone", || gone(child));
+    place.is_left_clean();
+}
+
+#[test]
+fn the_end_of_envoy_ends_the_app() {
+    let place = Place::with(IN_MEMORY);
+    let mut running = place.start(&["sh", "-c", "echo $$; exec sleep 1000"]);
+    let app = running.next_pid();
+    kill_process(place.envoys()[0], Signal::KILL).unwrap();
+    assert_eq!(running.end(), Some(1));
+    assert!(gone(app));
+    let log = fs::read_to_string(place.file("log")).unwrap();
+    assert!(log.contains("error: Envoy has ended (signal: 9 (SIGKILL))"), "{log}");
+    place.is_left_clean();
+}
+
+#[test]
+fn no_orphan_stays_when_the_process_is_killed() {
+    let place = Place::with(IN_MEMORY);
+    let mut running = place.start(&["sh", "-c", "sleep 1000 & echo $!; echo $$; wait"]);
+    let (child, app) = (running.next_pid(), running.next_pid());
+    running.process.kill().unwrap();
+    running.process.wait().unwrap();
+    within(8, "all are gone", || gone(app) && gone(child) && place.envoys().into_iter().all(gone));
+    within(8, "no file is left", || fs::read_dir(place.file("tmp")).unwrap().count() == 0);
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_its_flag() {
+    let place = Place::with(IN_MEMORY);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for flag in ["--dapr-grpc-port", "--dapr-http-port", "--layotto-port", "--admin-port"] {
+        let mut ports = FREE_PORTS.to_vec();
+        match ports.iter().position(|argument| *argument == flag) {
+            Some(at) => ports[at + 1] = &port,
+            None => ports.extend([flag, &port]),
+        }
+        let (code, _, errors) = place.run(&ports, &["true"]);
+        assert_eq!(code, Some(1));
+        let text = format!("error: port {port} on 127.0.0.1 is taken by another program; choose another with {flag}");
+        assert!(errors.contains(&text), "{errors}");
+    }
+}
+
+#[test]
+fn an_envoy_that_gives_up_is_quoted() {
+    let place = Place::with(IN_MEMORY);
+    let script = "#!/bin/sh\necho '[1][info] hello' >&2\necho '[1][critical] no such filter' >&2\nexit 3\n";
+    fs::write(place.file("envoy"), script).unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(place.file("envoy"), executable).unwrap();
+    let (code, _, errors) = place.run(&["--envoy", "./envoy", "--log-file", "envoy.log"], &["true"]);
+    assert_eq!(code, Some(1));
+    assert_eq!(errors, "error: Envoy has ended (exit status: 3)\n  [1][critical] no such filter\n");
+    assert!(fs::read_to_string(place.file("envoy.log")).unwrap().contains("hello"));
+    let (code, _, errors) = place.run(&["--envoy", "./runtime.yaml"], &["true"]);
+    assert_eq!(code, Some(1));
+    assert!(errors.contains("./runtime.yaml is no program that could be started"), "{errors}");
+}
+
+#[test]
+fn a_wrong_configuration_starts_nothing() {
+    let place = Place::with("appId: orders\ncomponents: [{name: s, type: state.reddis}]\n");
+    let (code, out, errors) = place.run(&FREE_PORTS, &["echo", "app"]);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(errors.starts_with("runtime.yaml:2:24: error: components[0].type: unknown component type"), "{errors}");
+}
+
+#[test]
+fn what_is_rendered_is_a_configuration_of_envoy() {
+    let place = Place::with(IN_MEMORY);
+    let odd = "appId: \"a: \\\"b\\\" \\U0001F600\\n# c\"
+apiToken: \"{{x}}: 'y'\"
+listeners: {layottoGrpc: 'unix:///tmp/l.sock', daprHttp: '[::1]:3500', daprGrpc: 'localhost:50001', admin: off}
+limits: {maxRequestBytes: 16777216}
+components:
+- {name: my.store, type: state.redis, metadata: {redisHost: 'localhost:6379', redisPassword: \"\\u2028'\"}}
+- {name: tls, type: state.redis, metadata: {redisHost: '10.0.0.1:6379', enableTLS: true}}
+";
+    fs::write(place.file("odd.yaml"), odd).unwrap();
+    let envoy_runtime = |folder: &Path, arguments: &[&str]| {
+        let output = Command::new(variable("ENVOY_RUNTIME")).current_dir(folder).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    envoy_runtime(place.0.path(), &["extract", "modules"]);
+    let modules = place.file("modules").display().to_string();
+    let odd = place.file("odd.yaml").display().to_string();
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy-configs");
+    for source in [
+        vec!["-f", "in-memory.yaml"],
+        vec!["-f", "redis.yaml"],
+        vec!["--app-id", "orders", "--resources-path", "dapr-components"],
+        vec!["--layotto-config", "layotto/config_redis.json"],
+        vec!["-f", &odd],
+    ] {
+        let bootstrap = place.file("bootstrap.yaml");
+        let text = envoy_runtime(&examples, &[&["render", "bootstrap", "--modules", &modules], &source[..]].concat());
+        fs::write(&bootstrap, text).unwrap();
+        let mut envoy = Command::new(variable("ENVOY"));
+        let output = envoy.args(["--mode", "validate", "-l", "warning", "-c"]).arg(&bootstrap).output().unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{source:?}: {log}");
+        assert!(!log.contains("eprecated"), "{source:?}: {log}");
+    }
+}

@@ -1,0 +1,31 @@
+//! Etags as Dapr's `state.redis` has them: the number of writes.
+
+use crate::conformance::Case;
+use crate::status::expect_status;
+use crate::store::{ItemOptions, item, key};
+use tonic::Code;
+
+pub async fn etags_count_the_writes(case: &Case) {
+    let name = case.key("k");
+    for count in 1..=12 {
+        case.store.save(item(&name, "v")).await.unwrap();
+        assert_eq!(case.store.etag(&name).await, count.to_string());
+    }
+}
+
+pub async fn an_etag_that_is_no_number_is_invalid(case: &Case) {
+    let name = case.key("k");
+    case.store.save(item(&name, "v")).await.unwrap();
+    for etag in ["abc", "1.5", " 1", "0x1"] {
+        expect_status(case.store.save(item(&name, "no").if_etag(etag)).await, Code::InvalidArgument, "invalid etag");
+        expect_status(case.store.delete(key(&name).if_etag(etag)).await, Code::InvalidArgument, "invalid etag");
+    }
+    assert_eq!(case.store.value(&name).await, "v");
+}
+
+pub async fn last_write_overrules_the_etag(case: &Case) {
+    let name = case.key("k");
+    case.store.save(item(&name, "1")).await.unwrap();
+    case.store.save(item(&name, "2").if_etag("9999999").last_write()).await.unwrap();
+    assert_eq!(case.store.value(&name).await, "2");
+}

@@ -1,0 +1,44 @@
+//! Where the programs are that the tests run. `make test` says it by environment variables; the defaults are where `make tools` and
+//! `make build` put things.
+
+use std::path::{Path, PathBuf};
+
+/// The root of the workspace.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace")
+}
+
+/// Envoy: `ENVOY`.
+pub fn envoy() -> PathBuf {
+    from_environment("ENVOY", ".tools/envoy/1.40.0/envoy", "make tools")
+}
+
+/// The CLI of this project: `ENVOY_RUNTIME`.
+pub fn envoy_runtime() -> PathBuf {
+    from_environment("ENVOY_RUNTIME", "target/release/envoy-runtime", "make build")
+}
+
+/// A Python with the Dapr SDK: `RUNTIME_TEST_PYTHON`.
+pub fn python() -> PathBuf {
+    from_environment("RUNTIME_TEST_PYTHON", ".tools/python/bin/python", "make tools")
+}
+
+/// The directory `node_modules` with the Dapr SDK for JavaScript.
+pub fn node_modules() -> PathBuf {
+    from_environment("RUNTIME_TEST_NODE_MODULES", ".tools/node/node_modules", "make tools")
+}
+
+/// A program of the operating system, looked up in PATH.
+pub fn system(name: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(name))
+        .find(|candidate| candidate.is_file())
+        .unwrap_or_else(|| panic!("{name} is not installed: `make tools` installs it"))
+}
+
+fn from_environment(variable: &str, default: &str, remedy: &str) -> PathBuf {
+    let path = std::env::var_os(variable).map_or_else(|| workspace().join(default), PathBuf::from);
+    assert!(path.exists(), "{} does not exist: set {variable}, or run `{remedy}`", path.display());
+    path
+}

@@ -1,0 +1,28 @@
+//! The harness of the integration tests: real Envoys with the configuration that the CLI renders, real servers behind them, and clients of
+//! both dialects in front. Each module is about one thing; the tests in `tests/` read as the specification of the product.
+
+pub mod certificates;
+pub mod client;
+pub mod config;
+pub mod conformance;
+#[cfg(feature = "containers")]
+pub mod container;
+pub mod envoy;
+pub mod http1;
+pub mod installed;
+pub mod middleman;
+pub mod ports;
+pub mod process;
+pub mod redis;
+pub mod scratch;
+pub mod server;
+pub mod status;
+pub mod store;
+pub mod wait;
+pub mod wire;
+
+pub use client::{Client, Dialect};
+pub use config::Config;
+pub use envoy::Envoy;
+pub use redis::Redis;
+pub use store::Store;

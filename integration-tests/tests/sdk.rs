@@ -1,0 +1,97 @@
+//! Apps with the unmodified SDKs of Dapr: `sdk/state.py` and `sdk/state.cjs`, on both stores.
+
+use integration_tests::redis::{Options, Redis};
+use integration_tests::{Config, Envoy, installed};
+use std::path::Path;
+use std::process::{Command, Output};
+
+async fn run_on(store: &str, command: impl FnOnce(&Path) -> Command) -> (Output, Envoy) {
+    let redis = Redis::start(Options::default()).await;
+    let config = Config::new("orders").component("memory", "state.in-memory", &[]).component(
+        "redis",
+        "state.redis",
+        &[("redisHost", &redis.address())],
+    );
+    let envoy = Envoy::start(config).await;
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("sdk");
+    let mut command = command(&scripts);
+    command.arg(store);
+    command.env("DAPR_GRPC_PORT", envoy.dapr_grpc.to_string()).env("DAPR_HTTP_PORT", envoy.dapr_http.to_string());
+    // What a proxy of the machine would do with 127.0.0.1 is not the subject.
+    command.env("NO_PROXY", "127.0.0.1,localhost").env_remove("DAPR_API_TOKEN");
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().expect("the interpreter starts");
+    envoy.assert_no_filter_crashed().await;
+    (output, envoy)
+}
+
+#[track_caller]
+fn expect_all_done(output: &Output, steps: &[&str]) {
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{printed}\n{errors}", output.status);
+    for step in steps {
+        assert!(printed.lines().any(|line| line == *step), "{step} is missing in:\n{printed}\n{errors}");
+    }
+}
+
+async fn python(store: &str) {
+    let (output, _envoy) = run_on(store, |scripts| {
+        let mut command = Command::new(installed::python());
+        command.arg(scripts.join("state.py"));
+        command
+    })
+    .await;
+    let steps = [
+        "save and get",
+        "bulk",
+        "etag conflict",
+        "first write",
+        "transaction",
+        "delete",
+        "error details",
+        "metadata",
+        "done",
+    ];
+    expect_all_done(&output, &steps);
+}
+
+async fn javascript(store: &str) {
+    let (output, _envoy) = run_on(store, |scripts| {
+        let mut command = Command::new(installed::system("node"));
+        command.arg(scripts.join("state.cjs")).env("NODE_PATH", installed::node_modules());
+        command
+    })
+    .await;
+    let steps = [
+        "save and get",
+        "bulk",
+        "etag conflict",
+        "first write",
+        "transaction",
+        "delete",
+        "error text",
+        "metadata",
+        "done",
+    ];
+    expect_all_done(&output, &steps);
+}
+
+#[tokio::test]
+async fn python_in_memory() {
+    python("memory").await;
+}
+
+#[tokio::test]
+async fn python_on_redis() {
+    python("redis").await;
+}
+
+#[tokio::test]
+async fn javascript_in_memory() {
+    javascript("memory").await;
+}
+
+#[tokio::test]
+async fn javascript_on_redis() {
+    javascript("redis").await;
+}

@@ -1,0 +1,8 @@
+//! Every state driver against the conformance suite, in both dialects.
+
+use integration_tests::conformance;
+
+conformance! { state:
+    in_memory: [etag, absent_etag_mismatches, first_write, ttl, expire_time, transactions, atomic_transactions],
+    redis:     [etag, absent_etag_creates, counting_etag, first_write, first_write_mark, ttl, transactions],
+}

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# What comes from the operating system: Redis, OpenSSL, Node, h2load, Python. As root on Debian or Ubuntu the missing ones are installed.
+# The package redis-server may start a server on port 6379; it is left alone, the tests use ports of their own.
+set -euo pipefail
+
+# program:package
+wanted=(
+  redis-server:redis-server
+  openssl:openssl
+  node:nodejs
+  npm:npm
+  h2load:nghttp2-client
+  python3:python3
+  cc:gcc
+  git:git
+)
+
+missing=()
+for entry in "${wanted[@]}"; do
+  command -v "${entry%%:*}" >/dev/null || missing+=("${entry##*:}")
+done
+# `python3 -m venv` needs a package of its own on Debian.
+python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+
+if ((${#missing[@]} == 0)); then exit 0; fi
+
+if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+  echo "installing ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -qq
+  apt-get install -y -qq --no-install-recommends "${missing[@]}"
+else
+  echo "missing: ${missing[*]} (names of Debian's packages). Install them, or run this as root on Debian or Ubuntu." >&2
+  exit 1
+fi
