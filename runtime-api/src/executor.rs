@@ -39,6 +39,12 @@ impl Executor {
         Task { handle, done }
     }
 
+    /// Ends all futures. They hold what they were given, often the executor itself, which would keep both for ever.
+    pub fn end(&self) {
+        let ended = self.pool.try_borrow_mut().map(|mut pool| std::mem::take(&mut *pool));
+        drop(ended); // with the pool free again, since what ends may hand over more
+    }
+
     /// Runs all that can be run, until every future waits for something. A call from within a future does nothing:
     /// the run under way will see to it.
     pub fn run(&self) {

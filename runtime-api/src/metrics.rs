@@ -2,7 +2,7 @@
 //! rendered bootstrap tells Envoy's stats how to take them out again as Prometheus labels.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use tonic::Code;
@@ -14,7 +14,7 @@ use crate::proxy::{Metric, Proxy};
 pub struct Metrics {
     proxy: Rc<dyn Proxy>,
     /// By component and method. There are few of either: an unknown name never gets here.
-    calls: RefCell<HashMap<&'static str, Vec<(String, OfMethod)>>>,
+    calls: RefCell<BTreeMap<&'static str, Vec<(String, OfMethod)>>>,
 }
 
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! gRPC's frames: a flag, four bytes of length, and the message.
 
+use alloc::vec::Vec;
+
 const HEADER: usize = 5;
 
 /// The header of a frame around so many bytes.

@@ -2,7 +2,7 @@
 //! configuration on one worker.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -35,7 +35,7 @@ struct Shared {
     tick: Cell<Option<Instant>>,
     /// Streams that are to be opened: only in a callback of the root context, which they shall belong to.
     opening: RefCell<VecDeque<Rc<Pipe>>>,
-    open: RefCell<HashMap<u32, Rc<Pipe>>>,
+    open: RefCell<BTreeMap<u32, Rc<Pipe>>>,
 }
 
 impl fmt::Debug for Host {
@@ -64,6 +64,14 @@ impl Host {
     /// To be called last in each callback of Envoy: runs what can go on.
     pub(crate) fn run(&self) {
         self.0.executor.run();
+    }
+
+    /// Ends all that is under way: the configuration is gone, and with it the root context.
+    pub(crate) fn end(&self) {
+        self.0.executor.end();
+        self.0.opening.borrow_mut().clear();
+        self.0.open.borrow_mut().clear();
+        self.0.timers.borrow_mut().clear();
     }
 
     pub(crate) fn executor(&self) -> &Executor {

@@ -33,6 +33,12 @@ struct Root {
     runtime: Option<Rc<Runtime>>,
 }
 
+impl Drop for Root {
+    fn drop(&mut self) {
+        self.host.end();
+    }
+}
+
 impl Context for Root {
     fn on_grpc_stream_message(&mut self, token: u32, size: usize) {
         self.host.on_stream_message(token, size);

@@ -8,9 +8,10 @@ use http::Method;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 use runtime_api::Runtime;
-use runtime_api::api::call::{FRAME_HEADER, Head, Reply};
+use runtime_api::api::call::{ACCEPTED_ENCODINGS, FRAME_HEADER, Head, Reply};
 use runtime_api::api::http::{Request, Response};
 use runtime_api::executor::Task;
+use tonic::Code;
 
 use crate::abi::{self, Buffer, Map};
 use crate::host::Host;
@@ -130,9 +131,10 @@ fn answer(reply: &Reply, frame: &RefCell<Option<Bytes>>) {
             abi::send_local_response(200, &[(MARKER, b"1")], &[], None)
         }
         Reply::Status(status) => {
-            let metadata = status.metadata().clone().into_headers();
-            let mut headers: Vec<(&str, &[u8])> =
-                metadata.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+            let mut headers: Vec<(&str, &[u8])> = Vec::new();
+            if status.code() == Code::Unimplemented {
+                headers.push(("grpc-accept-encoding", ACCEPTED_ENCODINGS.as_bytes()));
+            }
             let details = base64(status.details());
             if !details.is_empty() {
                 headers.push(("grpc-status-details-bin", details.as_bytes()));

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use envoy_runtime_proto::{self as proto, grpc::health::v1 as proto_health};
-use futures::future::{Either, select};
+use futures::future::{Either, LocalBoxFuture, ready, select};
 use prost::Message;
 use tonic::Status;
 
@@ -124,29 +124,38 @@ impl Runtime {
         }
     }
 
-    /// The table of methods.
-    async fn serve(&self, call: &Call, service: &str, method: &str, message: Bytes) -> Reply {
-        let state = &self.state;
-        match (service, method) {
-            (HEALTH, "Check") => unary(message, async |request| health(&request)).await,
-            _ if service != call.dialect.service => unserved(service, method),
-            (_, "GetState") => unary(message, async |request| state.get(call, request).await).await,
-            (_, "GetBulkState") => unary(message, async |request| state.get_bulk(call, request).await).await,
-            (_, "SaveState") => unary(message, async |request| state.save(call, request).await).await,
-            (_, "DeleteState") => unary(message, async |request| state.delete(call, request).await).await,
-            (_, "DeleteBulkState") => unary(message, async |request| state.delete_bulk(call, request).await).await,
-            (_, "ExecuteStateTransaction") => unary(message, async |request| state.transact(call, request).await).await,
-            (_, "GetMetadata") if service == dialect::DAPR.service => {
-                unary(message, async |_: proto::dapr::runtime::v1::GetMetadataRequest| Ok(self.metadata.get())).await
+    /// The table of methods. Each arm is a future of its own behind a pointer, not a part of this one: a function that
+    /// held them all would be so large that compiling it costs Envoy megabytes.
+    fn serve<'a>(
+        &'a self,
+        call: &'a Call,
+        service: &'a str,
+        method: &'a str,
+        message: Bytes,
+    ) -> LocalBoxFuture<'a, Reply> {
+        let (state, metadata, dapr) = (&self.state, &self.metadata, service == dialect::DAPR.service);
+        match method {
+            "Check" if service == HEALTH => Box::pin(unary(message, async |request| health(&request))),
+            _ if service != call.dialect.service => Box::pin(ready(unserved(service, method))),
+            "GetState" => Box::pin(unary(message, async move |request| state.get(call, request).await)),
+            "GetBulkState" => Box::pin(unary(message, async move |request| state.get_bulk(call, request).await)),
+            "SaveState" => Box::pin(unary(message, async move |request| state.save(call, request).await)),
+            "DeleteState" => Box::pin(unary(message, async move |request| state.delete(call, request).await)),
+            "DeleteBulkState" => Box::pin(unary(message, async move |request| state.delete_bulk(call, request).await)),
+            "ExecuteStateTransaction" => {
+                Box::pin(unary(message, async move |request| state.transact(call, request).await))
             }
-            (_, "SetMetadata") if service == dialect::DAPR.service => {
-                unary(message, async |request| self.metadata.set(request)).await
-            }
-            _ => unserved(service, method),
+            "GetMetadata" if dapr => Box::pin(unary(
+                message,
+                async move |_: proto::dapr::runtime::v1::GetMetadataRequest| Ok(metadata.get()),
+            )),
+            "SetMetadata" if dapr => Box::pin(unary(message, async move |request| metadata.set(request))),
+            _ => Box::pin(ready(unserved(service, method))),
         }
     }
 
     /// Metrics of a call, and a line in the log for one that failed by our fault or a store's.
+    #[inline(never)]
     fn account(&self, call: &Call, service: &str, method: &str, started: Duration, reply: &Reply) {
         let method = proto::method(service, method).map_or("unknown", |method| method.name);
         let code = reply.code();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use envoy_runtime_proto::dapr::common::v1::{self as common, StateItem, state_options};
@@ -26,7 +27,7 @@ const SEPARATOR: &str = "||";
 /// All state stores of the app.
 #[derive(Debug)]
 pub(super) struct StateApi {
-    stores: BTreeMap<String, Named>,
+    stores: Vec<Named>,
 }
 
 #[derive(Debug)]
@@ -51,7 +52,7 @@ enum Prefix {
 impl Prefix {
     /// Reads `keyPrefix`, which Dapr and Layotto take in lower case.
     fn new(config: &Config, component: &config::Component) -> Self {
-        let text = component.settings.text("keyPrefix").map(str::to_lowercase);
+        let text = component.settings.text("keyPrefix").map(str::to_ascii_lowercase);
         match text.as_deref() {
             None => Self::Usual,
             Some("none") => Self::None,
@@ -87,12 +88,11 @@ impl StateApi {
             app_id: config.app_id.clone(),
             store,
         };
-        let stores = stores.into_iter().map(|entry| (entry.0.name.clone(), named(entry))).collect();
-        Self { stores }
+        Self { stores: stores.into_iter().map(named).collect() }
     }
 
     fn store(&self, call: &Call, name: &str) -> Result<&Named, Status> {
-        let Some(store) = self.stores.get(name) else {
+        let Some(store) = self.stores.iter().find(|store| store.name == name) else {
             let failure =
                 if self.stores.is_empty() { StateFailure::NotConfigured(name) } else { StateFailure::NotFound(name) };
             return Err(failure.status(call.dialect));
@@ -112,8 +112,7 @@ impl StateApi {
         let found = named.store.get(&key).await;
         let found = found.map_err(|cause| StateFailure::Get(&request.key, &named.name, cause).status(call.dialect))?;
         let Item { data, etag, expires } = found.unwrap_or_default();
-        let metadata = expires.map(|time| ("ttlExpireTime".to_owned(), rfc3339(time))).into_iter().collect();
-        Ok(dapr::GetStateResponse { data, etag: etag.unwrap_or_default(), metadata })
+        Ok(dapr::GetStateResponse { data, etag: etag.unwrap_or_default(), metadata: response_metadata(expires) })
     }
 
     /// `GetBulkState`: an item for each key, in the order of the keys, with the error of those that failed.
@@ -135,8 +134,7 @@ impl StateApi {
                 Ok(found) => {
                     let Item { data, etag, expires } = found.unwrap_or_default();
                     (item.data, item.etag) = (data, etag.unwrap_or_default());
-                    item.metadata =
-                        expires.map(|time| ("ttlExpireTime".to_owned(), rfc3339(time))).into_iter().collect();
+                    item.metadata = response_metadata(expires);
                 }
                 Err(error) => item.error = error.to_string(),
             }
@@ -221,6 +219,15 @@ impl StateApi {
         }
         named.store.transact(operations).await.map_err(failed)
     }
+}
+
+/// When the item ends, where the store tells.
+fn response_metadata(expires: Option<SystemTime>) -> BTreeMap<String, String> {
+    let mut metadata = BTreeMap::new();
+    if let Some(time) = expires {
+        metadata.insert("ttlExpireTime".to_owned(), rfc3339(time));
+    }
+    metadata
 }
 
 /// Runs what can be run side by side and gives the errors of all as one.

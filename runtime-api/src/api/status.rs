@@ -1,13 +1,14 @@
 //! Failures and the statuses that tell an app of them: the only place that knows gRPC codes and the texts of the
 //! incumbents, which apps and their tests compare.
 
-use std::collections::HashMap;
-
+use bytes::Bytes;
+use prost::Message;
+use prost_types::Any;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt};
+use tonic_types::pb;
 
 use super::dialect::Dialect;
-use crate::component::state;
+use crate::component::{Block, state};
 
 /// Why a call of the State API failed.
 #[derive(Debug)]
@@ -106,10 +107,25 @@ impl StateFailure<'_> {
             ),
         };
         let Some(domain) = dialect.error_domain else { return Status::new(code, text) };
-        let mut details = ErrorDetails::with_error_info(reason, domain, HashMap::new());
-        details.set_resource_info("state", store, "", "");
-        Status::with_error_details(code, text, details)
+        let details = details(code, &text, domain, reason, store);
+        Status::with_details(code, text, details)
     }
+}
+
+/// The details as `grpc-status-details-bin` carries them: a google.rpc.Status with ErrorInfo and ResourceInfo.
+fn details(code: Code, text: &str, domain: &str, reason: &str, store: &str) -> Bytes {
+    let any = |name: &str, message: Vec<u8>| Any {
+        type_url: format!("type.googleapis.com/google.rpc.{name}"),
+        value: message,
+    };
+    let info = pb::ErrorInfo { reason: reason.to_owned(), domain: domain.to_owned(), ..Default::default() };
+    let resource = pb::ResourceInfo {
+        resource_type: Block::State.name().to_owned(),
+        resource_name: store.to_owned(),
+        ..Default::default()
+    };
+    let details = vec![any("ErrorInfo", info.encode_to_vec()), any("ResourceInfo", resource.encode_to_vec())];
+    pb::Status { code: code.into(), message: text.to_owned(), details }.encode_to_vec().into()
 }
 
 /// An outage is told as such, whatever the call was about, so that clients try again.

@@ -327,7 +327,8 @@ impl fmt::Display for Kind {
 
 /// Which of the known names was meant, and all of them.
 pub fn suggest(name: &str, known: &[&str]) -> String {
-    let close = |candidate: &str| strsim::damerau_levenshtein(&candidate.to_lowercase(), &name.to_lowercase());
+    let close =
+        |candidate: &str| strsim::damerau_levenshtein(&candidate.to_ascii_lowercase(), &name.to_ascii_lowercase());
     let mut known = known.to_vec();
     known.sort_by_key(|candidate| close(candidate));
     match known.first() {

@@ -81,7 +81,11 @@ impl Area {
 
     /// Decides the operations, all or none, and carries them out.
     fn write(self: &Rc<Self>, operations: &[Operation]) -> Result<(), Error> {
-        self.commit(operations.iter().map(|operation| bucket_of(key_of(operation))).collect(), |buckets| {
+        let mut numbers = BTreeSet::new();
+        for operation in operations {
+            numbers.insert(bucket_of(key_of(operation)));
+        }
+        self.commit(&numbers, |buckets| {
             for operation in operations {
                 if let Some(bucket) = buckets.get_mut(&bucket_of(key_of(operation))) {
                     self.apply(operation, bucket)?;
@@ -94,12 +98,15 @@ impl Area {
     /// Changes buckets, all or none. `change` runs again when another worker has written meanwhile.
     fn commit(
         &self,
-        numbers: BTreeSet<u32>,
+        numbers: &BTreeSet<u32>,
         change: impl Fn(&mut BTreeMap<u32, Bucket>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         loop {
             let (sequence, version) = self.settle();
-            let mut buckets = numbers.iter().map(|number| (*number, self.bucket(*number).0)).collect();
+            let mut buckets = BTreeMap::new();
+            for number in numbers {
+                buckets.insert(*number, self.bucket(*number).0);
+            }
             change(&mut buckets)?;
             let next = Journal::after(sequence, buckets);
             if self.proxy.shared_set(&self.journal_name, &next.encode(), Some(version)).is_ok() {
@@ -176,7 +183,7 @@ impl Area {
                 let entries = self.bucket(number).0.entries;
                 mortal |= entries.iter().any(|entry| entry.expires > 0);
                 if entries.iter().any(|entry| !entry.is_alive(now)) {
-                    let _ = self.commit(BTreeSet::from([number]), |buckets| {
+                    let _ = self.commit(&BTreeSet::from([number]), |buckets| {
                         for bucket in buckets.values_mut() {
                             bucket.entries.retain(|entry| entry.is_alive(now));
                         }

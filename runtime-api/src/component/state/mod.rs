@@ -3,7 +3,7 @@
 pub mod in_memory;
 pub mod redis;
 
-use std::fmt::Debug;
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -39,7 +39,7 @@ pub const TTL: &str = "ttlInSeconds";
 
 /// A place for keys and values. Keys are complete: prefixes have been added.
 #[async_trait(?Send)]
-pub trait Store: Debug {
+pub trait Store {
     /// The item under the key, if there is one.
     async fn get(&self, key: &str) -> Result<Option<Item>, Error>;
 
@@ -53,6 +53,12 @@ pub trait Store: Debug {
     async fn transact(&self, operations: Vec<Operation>) -> Result<(), Error> {
         let _ = operations;
         Err(Error::TransactionsNotSupported)
+    }
+}
+
+impl fmt::Debug for dyn Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Store")
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures::channel::oneshot;
-use futures::future::try_join3;
+use futures::future::{LocalBoxFuture, try_join3};
 use redis_protocol::resp2::decode::decode_bytes_mut;
 
 use super::{Error, Reply, encode};
@@ -93,12 +93,15 @@ impl Connection {
         patience: Duration,
         opened: impl Fn(),
     ) -> String {
-        let login = async {
+        // Each behind a pointer: see `Runtime::serve`.
+        let login: LocalBoxFuture<'_, _> = Box::pin(async {
             self.log_in(login).await?;
             opened();
             Ok(())
-        };
-        match try_join3(login, self.receive(), self.watch(proxy, patience)).await {
+        });
+        let receive: LocalBoxFuture<'_, _> = Box::pin(self.receive());
+        let watch: LocalBoxFuture<'_, _> = Box::pin(self.watch(proxy, patience));
+        match try_join3(login, receive, watch).await {
             Err(why) => why,
             Ok(((), never, _)) => match never {},
         }

@@ -88,7 +88,11 @@ impl Journal {
 
     pub(super) fn decode(bytes: Bytes) -> Self {
         let message = JournalMessage::decode(bytes).unwrap_or_default();
-        Self { sequence: message.sequence, buckets: message.numbers.into_iter().zip(message.buckets).collect() }
+        let mut buckets = BTreeMap::new();
+        for (number, bucket) in message.numbers.into_iter().zip(message.buckets) {
+            buckets.insert(number, bucket);
+        }
+        Self { sequence: message.sequence, buckets }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {

@@ -1,0 +1,231 @@
+//! The reference of the configuration, `docs/configuration.md`, made from the tables that check it. `make docs` (or
+//! `UPDATE=1`) writes the page; without it this test says whether the page is what the tables say.
+
+use std::fs;
+use std::path::Path;
+
+use runtime_api::component::{Block, DRIVERS, Driver};
+use runtime_api::config::{COMPONENT, FIELDS, Field, Kind, LIMITS, LISTENERS, Presence};
+
+const BEGINNING: &str = "\
+<!-- Written by `make docs` from the tables of fields in runtime-api; change those, or the prose in
+     runtime-api/tests/reference.rs. -->
+
+# Configuration
+
+One document configures the runtime. People write it as `runtime.yaml`; the filter in Envoy takes the same document as
+JSON, and `envoy-runtime render filter` turns the one into the other. Dapr component files and Layotto's JSON are turned
+into this document first: see [quick-start-dapr.md](quick-start-dapr.md) and
+[quick-start-layotto.md](quick-start-layotto.md).
+
+`envoy-runtime check -f runtime.yaml` names every mistake at once, with file, line and column. The filter runs the same
+checks when Envoy loads it, so a configuration with a mistake never gets as far as the first call.
+
+";
+
+const RULES: &str = "\
+How values are read:
+
+- Names of fields are compared without regard to case. A name that is in none of the tables below is an error.
+- Texts, numbers and booleans stand for each other: `redisDB: 3` and `redisDB: \"3\"` mean the same, and a password may be
+  `007` without quotes. Only `~` and `null` need quotes where a text is meant: without them they are nothing.
+- A field that may be left out and is empty counts as absent, as in Dapr's component files.
+- `true` may also be written `t`, `yes`, `y`, `on` or `1`; `false` also `f`, `no`, `n`, `off` or `0`.
+- A time span is a number with a unit: `500ms`, `5s`, `2m`. Zero is not allowed.
+- An address is `host:port`; an IPv6 address goes into brackets, `[::1]:6379`.
+- Texts that become part of keys in a store cannot hold `||`, which separates the prefix of a key from the key.
+
+An example, [`envoy-configs/redis.yaml`](../envoy-configs/redis.yaml):
+
+";
+
+const EXAMPLE: &str = include_str!("../../envoy-configs/redis.yaml");
+
+const TOKEN: &str = "\
+If `apiToken` is absent and the environment variable `DAPR_API_TOKEN` is set where `envoy-runtime` runs, that is the
+token.
+
+";
+
+const LISTENING: &str = "\
+Each is `host:port`, `unix:///path` of a Unix socket, or `off`. The host is an IP address or `localhost`, which is
+127.0.0.1. No two may be the same. Both dialects answer on both gRPC listeners. `envoy-runtime run` takes a free port for
+`admin` unless one is given; the flags `--layotto-port`, `--dapr-grpc-port`, `--dapr-http-port` and `--admin-port` go
+before what is written here.
+
+";
+
+const BOUNDS: &str = "\
+An app sets the deadline of a call with its gRPC client (`grpc-timeout` on the wire); `timeout` holds where it did not. It
+is also how long a server behind a connection may owe a reply before the connection is given up.
+
+";
+
+const COMPONENTS: &str = "\
+Names must differ within a building block. A component whose `scopes` do not hold the `appId` is checked and then left
+out. Without `cluster`, `envoy-runtime render` adds a cluster called `runtime.<building block>.<name>` for a driver with a
+server, such as `runtime.state.statestore`; what a `cluster` of your own needs is in
+[quick-start-envoy.md](quick-start-envoy.md#a-cluster-of-your-own).
+
+";
+
+const IGNORED: &str = "\
+Accepted without effect, with a warning, so that configurations that exist can be used as they are:
+
+";
+
+const REFUSED: &str = "\
+Refused when set, since to go on without it would break a promise:
+
+";
+
+/// What a table of fields cannot say: rules between fields, and things to know about a driver.
+const NOTES: &[(&str, &str)] = &[("state.redis", REDIS), ("state.in-memory", IN_MEMORY)];
+
+const REDIS: &str = "\
+`redisUsername` needs `redisPassword`; `clientCert` and `clientKey` need each other; these two and `caCert` need
+`enableTLS: true`. The three are paths of files on the machine that runs Envoy. With TLS the certificate of the server
+must be for the host in `redisHost`. `redisType` must be `node`.
+
+";
+
+const IN_MEMORY: &str = "\
+What is stored lives as long as Envoy does: a new configuration leaves it, a restart does not. See [state.md](state.md).
+
+";
+
+fn page() -> String {
+    let mut page = [BEGINNING, RULES, "```yaml\n", EXAMPLE, "```\n\n## The document\n\n"].concat();
+    page += &table(FIELDS, "");
+    page += TOKEN;
+    page += "## listeners\n\n";
+    page += &table(LISTENERS, "");
+    page += LISTENING;
+    page += "## limits\n\n";
+    page += &table(LIMITS, "");
+    page += BOUNDS;
+    page += "## components\n\n";
+    page += &table(COMPONENT, "");
+    page += COMPONENTS;
+    page += "The values of `type`:\n\n| Type | Driver |\n|---|---|\n";
+    let row = |driver: &Driver| format!("| [`{}`](#{}) | {} |\n", driver.kind, anchor(driver.kind), driver.meaning);
+    page.extend(DRIVERS.iter().map(row));
+    for (at, driver) in DRIVERS.iter().enumerate() {
+        if DRIVERS.iter().take(at).all(|earlier| earlier.block != driver.block) {
+            page += &block(driver.block);
+        }
+    }
+    page
+}
+
+/// A building block: what all of its drivers have, and each of them.
+fn block(block: Block) -> String {
+    let name = block.name();
+    let mut page = format!("\n## metadata of every {name} component\n\n");
+    page += &fields(block.fields());
+    for driver in DRIVERS.iter().filter(|driver| driver.block == block) {
+        page += &section(driver);
+    }
+    page
+}
+
+fn section(driver: &Driver) -> String {
+    let Driver { kind, meaning, .. } = driver;
+    let capabilities: Vec<String> = driver.capabilities.iter().map(|capability| format!("`{capability}`")).collect();
+    let capabilities = capabilities.join(", ");
+    let mut page =
+        format!("## metadata of {kind}\n\n{meaning}\n\nGetMetadata tells its capabilities: {capabilities}.\n\n");
+    page += &fields(driver.fields);
+    page += NOTES.iter().find(|(kind, _)| *kind == driver.kind).map_or("", |(_, note)| note);
+    page
+}
+
+/// All fields of a table, apart by whether they do anything.
+fn fields(fields: &[Field]) -> String {
+    let mut page = table(fields, "");
+    let ignored = table(fields, "ignored");
+    if !ignored.is_empty() {
+        page += IGNORED;
+        page += &ignored;
+    }
+    let refused = table(fields, "refused");
+    if !refused.is_empty() {
+        page += REFUSED;
+        page += &refused;
+    }
+    page
+}
+
+/// The fields with this effect as a table; nothing if there are none.
+fn table(fields: &[Field], effect: &str) -> String {
+    let row = |field: &Field| {
+        let Field { name, kind, presence, meaning } = field;
+        let (its_effect, values) = values(*kind);
+        // A pipe ends a cell, also between backticks.
+        let (values, meaning) = (values.replace('|', "\\|"), meaning.replace('|', "\\|"));
+        (its_effect == effect).then(|| match effect {
+            "" => format!("| `{name}` | {values} | {} | {meaning} |\n", default(*presence)),
+            _ => format!("| `{name}` | {meaning} | {values} |\n"),
+        })
+    };
+    let rows: String = fields.iter().filter_map(row).collect();
+    let head = match effect {
+        _ if rows.is_empty() => return rows,
+        "" => "| Field | Value | Default | Meaning |\n|---|---|---|---|\n",
+        _ => "| Field | Meaning elsewhere | Why not here |\n|---|---|---|\n",
+    };
+    format!("{head}{rows}\n")
+}
+
+/// What effect a field has and what it may hold, or why it has none. No arm for the rest: a new kind needs its words.
+fn values(kind: Kind) -> (&'static str, String) {
+    let text = match kind {
+        Kind::Ignored(why) => return ("ignored", why.to_owned()),
+        Kind::Refused(why) => return ("refused", why.to_owned()),
+        Kind::Text => "text".to_owned(),
+        Kind::KeyPart => "text without `||`".to_owned(),
+        Kind::Secret => "text, never shown in a message".to_owned(),
+        Kind::Flag => "`true` or `false`".to_owned(),
+        Kind::Whole(least, i64::MAX) => format!("whole number from {least}"),
+        Kind::Whole(least, most) => format!("whole number, {least} to {most}"),
+        Kind::Time => "time span".to_owned(),
+        Kind::Address => "`host:port`".to_owned(),
+        Kind::Listen => "`host:port`, `unix:///path` or `off`".to_owned(),
+        Kind::Object(_) | Kind::Metadata => "object, see below".to_owned(),
+        Kind::Objects(_) => "list of objects, see below".to_owned(),
+        Kind::Texts => "list of texts".to_owned(),
+    };
+    ("", text)
+}
+
+fn default(presence: Presence) -> String {
+    match presence {
+        Presence::Required => "**required**".to_owned(),
+        Presence::Optional => String::new(),
+        Presence::Default(default) => format!("`{default}`"),
+    }
+}
+
+/// Where a Markdown viewer finds the section of a driver.
+fn anchor(kind: &str) -> String {
+    format!("metadata-of-{}", kind.replace('.', ""))
+}
+
+#[test]
+fn the_reference_is_what_the_tables_say() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+    let page = page().trim_end().to_owned() + "\n";
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, page).unwrap();
+        return;
+    }
+    let there = fs::read_to_string(&path).unwrap_or_default();
+    let at = there.lines().zip(page.lines()).position(|(there, made)| there != made);
+    let at = at.unwrap_or_else(|| there.lines().count().min(page.lines().count()));
+    let (old, new) = (there.lines().nth(at).unwrap_or("the end"), page.lines().nth(at).unwrap_or("the end"));
+    assert!(
+        there == page,
+        "docs/configuration.md is out of date; `make docs` writes it. Line {} is\n  {old}\nand should be\n  {new}",
+        at + 1
+    );
+}
