@@ -23,7 +23,7 @@ run: tools build ## Build, and serve state in memory on the default ports
 	$(ENVOY_RUNTIME) run -f envoy-configs/in-memory.yaml --envoy $(ENVOY)
 
 test: tools build ## Run all tests: real Envoy, real Redis, real SDKs
-	$(TEST)
+	$(TEST) --workspace --exclude runtime-filter
 
 lint: tools .tools/bin/cargo-deny ## Formatting, clippy for both targets, licences and advisories
 	cargo fmt --all --check
@@ -43,8 +43,8 @@ filters: ## Build runtime.wasm and tunnel.wasm
 fmt: ## Format all code
 	cargo fmt --all
 
-docs: ## Build the documentation of the code
-	cargo doc --no-deps
+docs: ## Write docs/configuration.md from the code's own tables
+	UPDATE=1 cargo test -p runtime-api --test reference
 
 test-matrix: tools build ## Run the integration tests with every Envoy that is supported
 	tools/envoy.sh $(ENVOY_VERSIONS)

@@ -71,6 +71,9 @@ impl Container {
     }
 }
 
+/// What the rendered configuration lets Envoy trust.
+const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
 /// The image with a binary, built at its first use.
 async fn image_of(binary: &Path) -> GenericImage {
     static IMAGES: Mutex<BTreeMap<PathBuf, GenericImage>> = Mutex::const_new(BTreeMap::new());
@@ -84,11 +87,15 @@ async fn image_of(binary: &Path) -> GenericImage {
     tar.args(["--create", "--dereference", "--absolute-names", "--file"])
         .arg(&archive)
         .arg(binary)
-        .args(libraries(binary));
+        .args(libraries(binary))
+        .args(Some(AUTHORITIES).filter(|file| Path::new(file).exists()));
     assert!(tar.status().expect("tar is installed").success(), "tar packs {}", binary.display());
     let name = binary.file_name().expect("a binary has a name").to_string_lossy().to_lowercase();
-    // The version stands in the path of an Envoy: each has an image of its own.
-    let tag: String = binary.display().to_string().chars().filter(char::is_ascii_alphanumeric).rev().take(60).collect();
+    // The version of an Envoy is the name of its directory: each has an image of its own.
+    let tag = binary
+        .parent()
+        .and_then(Path::file_name)
+        .map_or_else(|| "local".into(), |name| name.to_string_lossy().into_owned());
     let image = GenericBuildableImage::new(format!("envoy-runtime-test-{name}"), tag)
         .with_dockerfile_string("FROM scratch\nADD files.tar /\n")
         .with_file(&archive, "files.tar")

@@ -154,6 +154,7 @@ impl Envoy {
     /// Panics if a filter has crashed since the start: Envoy would have reloaded its VM, or logged the trap.
     pub async fn assert_no_filter_crashed(&self) {
         let stats = self.stats().await;
+        assert!(stats.contains_key("wasm.runtime.vm_reload"), "Envoy counts the reloads of VMs");
         let crashes: Vec<_> = stats
             .iter()
             .filter(|(name, value)| {

@@ -1,5 +1,6 @@
 //! gRPC by hand: HTTP/2 streams on which a test puts the bytes it wants, right or wrong.
 
+use crate::wait::PATIENCE;
 use bytes::{BufMut, Bytes, BytesMut};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -111,9 +112,10 @@ impl Call {
         self.stream.send_reset(Reason::CANCEL);
     }
 
-    /// The answer; panics when the server resets the stream.
+    /// The answer; panics when the server resets the stream or says nothing.
     pub async fn answer(self) -> Answer {
-        self.try_answer().await.expect("the call is answered")
+        let answer = tokio::time::timeout(PATIENCE, self.try_answer()).await;
+        answer.unwrap_or_else(|_| panic!("no answer within {PATIENCE:?}")).expect("the call is answered")
     }
 
     /// The answer, or why the stream ended without one.

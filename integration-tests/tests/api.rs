@@ -240,5 +240,5 @@ async fn a_request_that_is_not_grpc_is_told_so() {
     let answer = connection
         .unary("/dapr.proto.runtime.v1.Dapr/GetState", &[("content-type", "application/json")], frame(b""))
         .await;
-    assert!(answer.http_status == 415 || answer.code() != Code::Ok, "{answer:?}");
+    assert!((400..500).contains(&answer.http_status), "{answer:?}");
 }

@@ -102,7 +102,7 @@ fn keys_have_the_prefix_of_the_dialect_unless_the_store_says_otherwise() {
         (json!({"keyPrefix": "none"}), "k", "k"),
         (json!({"keyPrefix": "appid"}), "a||k", "a||k"),
         (json!({"keyPrefix": "NAME"}), "s||k", "s||k"),
-        (json!({"keyPrefix": "namespace"}), "prod.a||k", "prod.a||k"),
+        (json!({"keyPrefix": "namespace"}), "prod.a||k", "namespace||k"),
         (json!({"keyPrefix": "Team"}), "team||k", "team||k"),
     ] {
         let world = World::default();

@@ -139,7 +139,8 @@ impl Host {
             }
             Err(status) => {
                 let text = format!(
-                    "Envoy refuses to open a stream to cluster {}: {status:?}; is the cluster configured?",
+                    "Envoy has no server to offer in cluster {} ({status:?}): its host name cannot be looked up, \
+                     or there is no such cluster",
                     pipe.cluster
                 );
                 pipe.arrive(Err(Closed(text)));

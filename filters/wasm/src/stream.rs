@@ -8,7 +8,7 @@ use http::Method;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 use runtime_api::Runtime;
-use runtime_api::api::call::{ACCEPTED_ENCODINGS, FRAME_HEADER, Head, Reply};
+use runtime_api::api::call::{ACCEPTED_ENCODINGS, Head, Reply};
 use runtime_api::api::http::{Request, Response};
 use runtime_api::executor::Task;
 use tonic::Code;
@@ -92,7 +92,7 @@ impl HttpStream {
     }
 
     /// The whole request is here, or more of it than is allowed.
-    fn dispatch(&mut self, too_large: bool) {
+    fn dispatch(&mut self) {
         self.state = State::Taken;
         let Some(runtime) = self.runtime.clone() else {
             let text = b"the configuration of the runtime was refused; see Envoy's log";
@@ -103,10 +103,8 @@ impl HttpStream {
         match &mut self.protocol {
             Protocol::Http(request) => {
                 request.body = body;
-                let response = if too_large { runtime.http_too_large() } else { runtime.http(request) };
-                respond(&response);
+                respond(&runtime.http(request));
             }
-            Protocol::Grpc(_) if too_large => answer(&runtime.too_large(), &self.frame),
             Protocol::Grpc(head) => {
                 let (head, frame, context) = (std::mem::take(head), Rc::clone(&self.frame), self.context);
                 self.task = Some(self.host.executor().spawn_cancellable(async move {
@@ -172,7 +170,7 @@ impl HttpContext for HttpStream {
     fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
         self.read_headers();
         if end_of_stream {
-            self.dispatch(false);
+            self.dispatch();
             self.host.run();
         }
         Action::Pause
@@ -189,10 +187,9 @@ impl HttpContext for HttpStream {
             // Nothing stays in Envoy's buffer, whose own limit answers less clearly than ours.
             let _ = abi::set_body(Buffer::RequestBody, size, &[]);
         }
-        let limit = self.runtime.as_ref().map_or(0, |runtime| runtime.max_request_bytes());
-        let too_large = self.body.len() > limit.saturating_add(FRAME_HEADER);
-        if end_of_stream || too_large {
-            self.dispatch(too_large);
+        let grpc = matches!(self.protocol, Protocol::Grpc(_));
+        if end_of_stream || self.runtime.as_ref().is_none_or(|runtime| runtime.is_too_large(&self.body, grpc)) {
+            self.dispatch();
             self.host.run();
         }
         Action::Pause
@@ -200,7 +197,7 @@ impl HttpContext for HttpStream {
 
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {
         if self.state == State::Request {
-            self.dispatch(false);
+            self.dispatch();
             self.host.run();
         }
         Action::Pause

@@ -90,6 +90,16 @@ pub fn too_large(limit: usize) -> Status {
     ))
 }
 
+/// How long the first message says that it is, once its header has come.
+pub fn declared_length(body: &[u8]) -> Option<usize> {
+    let (&[_, a, b, c, d], _) = body.split_first_chunk::<FRAME_HEADER>()?;
+    Some(length([a, b, c, d]))
+}
+
+fn length(prefix: [u8; 4]) -> usize {
+    usize::try_from(u32::from_be_bytes(prefix)).unwrap_or(usize::MAX)
+}
+
 /// The one message in the body of a unary call.
 #[inline(never)]
 pub fn message(body: &Bytes, encoding: Option<&str>, limit: usize) -> Result<Bytes, Status> {
@@ -99,7 +109,7 @@ pub fn message(body: &Bytes, encoding: Option<&str>, limit: usize) -> Result<Byt
             length => format!("the frame of the message is cut off after {length} bytes"),
         }));
     };
-    let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+    let length = length([a, b, c, d]);
     if length > limit {
         return Err(too_large(limit));
     }

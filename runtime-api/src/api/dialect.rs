@@ -9,10 +9,12 @@ pub struct Dialect {
     pub service: &'static str,
     /// Whose key prefix a state store without `keyPrefix` has.
     pub state_prefix: StatePrefix,
+    /// Whether `keyPrefix: namespace` stands for the namespace and the app; else it is a text like any other.
+    pub namespaces: bool,
     /// The status of a key with `||` in it.
     pub illegal_key: Code,
-    /// The status of a bulk operation that the store failed as a whole.
-    pub bulk_failed: Code,
+    /// The status of a bulk removal that failed, if it is the same whatever the cause.
+    pub bulk_failed: Option<Code>,
     /// The text when there is no state store at all; `{}` is the name that was asked for.
     pub no_state_store: &'static str,
     /// How the refusal of a transaction calls them.
@@ -36,8 +38,9 @@ pub enum StatePrefix {
 pub const DAPR: Dialect = Dialect {
     service: "dapr.proto.runtime.v1.Dapr",
     state_prefix: StatePrefix::AppId,
+    namespaces: true,
     illegal_key: Code::InvalidArgument,
-    bulk_failed: Code::Internal,
+    bulk_failed: None,
     no_state_store: "state store {} is not configured",
     transactions: "transactions",
     empty_key: false,
@@ -48,8 +51,9 @@ pub const DAPR: Dialect = Dialect {
 pub const LAYOTTO: Dialect = Dialect {
     service: "spec.proto.runtime.v1.Runtime",
     state_prefix: StatePrefix::None,
+    namespaces: false,
     illegal_key: Code::Unknown,
-    bulk_failed: Code::Unknown,
+    bulk_failed: Some(Code::Unknown),
     no_state_store: "state store is not configured",
     transactions: "transaction",
     empty_key: true,

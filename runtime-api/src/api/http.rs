@@ -60,7 +60,7 @@ impl Runtime {
             };
         }
         if request.body.len() > self.config.limits.max_request_bytes {
-            return self.http_too_large();
+            return self.too_large();
         }
         match (&request.method, path) {
             (&Method::GET, "/v1.0/healthz/outbound") => Response::empty(StatusCode::NO_CONTENT),
@@ -82,8 +82,7 @@ impl Runtime {
         }
     }
 
-    /// What is said of a body over the limit.
-    pub fn http_too_large(&self) -> Response {
+    fn too_large(&self) -> Response {
         let limit = self.config.limits.max_request_bytes;
         let text = format!("the body is larger than {limit} bytes, the limit set by limits.maxRequestBytes");
         Response::error(StatusCode::PAYLOAD_TOO_LARGE, "ERR_BODY_TOO_LARGE", &text)

@@ -72,9 +72,12 @@ impl Runtime {
         Self { proxy, config, state, metadata, metrics }
     }
 
-    /// The largest message taken from the app, in bytes.
-    pub fn max_request_bytes(&self) -> usize {
-        self.config.limits.max_request_bytes
+    /// Whether the first part of a body tells already that the whole is over the limit. It need not come then: the
+    /// call is refused with what is there.
+    pub fn is_too_large(&self, body: &[u8], grpc: bool) -> bool {
+        let limit = self.config.limits.max_request_bytes;
+        let declared = if grpc { call::declared_length(body).unwrap_or_default() } else { body.len() };
+        declared > limit || body.len() > limit.saturating_add(call::FRAME_HEADER)
     }
 
     /// Whether a caller with this token may call.
@@ -90,7 +93,7 @@ impl Runtime {
             dialect: DIALECTS.into_iter().find(|dialect| dialect.service == service).unwrap_or(DIALECTS[0]),
             component: RefCell::default(),
         };
-        let limit = self.max_request_bytes();
+        let limit = self.config.limits.max_request_bytes;
         let reply = if self.admits(head.token.as_deref()) {
             match call::message(&body, head.encoding.as_deref(), limit) {
                 Ok(message) => self.within_deadline(head, &call, self.serve(&call, service, method, message)).await,
@@ -101,11 +104,6 @@ impl Runtime {
         };
         self.account(&call, service, method, started, &reply);
         reply
-    }
-
-    /// Refuses a call whose body is over the limit, before all of it has come.
-    pub fn too_large(&self) -> Reply {
-        call::too_large(self.max_request_bytes()).into()
     }
 
     async fn within_deadline(&self, head: &Head, call: &Call, reply: impl Future<Output = Reply>) -> Reply {

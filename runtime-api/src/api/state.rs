@@ -24,6 +24,9 @@ const BULK_WIDTH: usize = 128;
 /// Between the prefix of a key and the key.
 const SEPARATOR: &str = "||";
 
+/// The value of `keyPrefix` that means different things in the two dialects.
+const NAMESPACE: &str = "namespace";
+
 /// All state stores of the app.
 #[derive(Debug)]
 pub(super) struct StateApi {
@@ -47,6 +50,8 @@ enum Prefix {
     None,
     /// This text.
     Text(String),
+    /// The namespace and the app, as this text has them, where the dialect knows namespaces.
+    Namespace(String),
 }
 
 impl Prefix {
@@ -58,7 +63,7 @@ impl Prefix {
             Some("none") => Self::None,
             Some("appid") => Self::Text(config.app_id.clone()),
             Some("name") => Self::Text(component.name.clone()),
-            Some("namespace") => Self::Text(format!("{}.{}", config.namespace, config.app_id)),
+            Some(NAMESPACE) => Self::Namespace(format!("{}.{}", config.namespace, config.app_id)),
             Some(other) => Self::Text(other.to_owned()),
         }
     }
@@ -71,6 +76,8 @@ impl Named {
             Prefix::Usual if dialect.state_prefix == StatePrefix::AppId => &self.app_id,
             Prefix::Usual | Prefix::None => "",
             Prefix::Text(text) => text.as_str(),
+            Prefix::Namespace(text) if dialect.namespaces => text.as_str(),
+            Prefix::Namespace(_) => NAMESPACE,
         };
         if key.contains(SEPARATOR) {
             return Err(StateFailure::IllegalKey(&self.name, key).status(dialect));
@@ -240,11 +247,9 @@ async fn errors(calls: impl Iterator<Item = impl Future<Output = Result<(), (Str
 fn write(item: StateItem, key: String, request: &BTreeMap<String, String>) -> Result<Write, Error> {
     let metadata = |name: &str| property(&item.metadata, name).or_else(|| property(request, name));
     let ttl = metadata(TTL).map_or(Ok(Ttl::Unspecified), Ttl::parse)?;
-    if metadata("contentType").is_some_and(is_json) {
-        check_json(&item.key, &item.value)?;
-    }
+    let data = if metadata("contentType").is_some_and(is_json) { json(&item.value)? } else { item.value };
     let (concurrency, strong) = options(item.options);
-    Ok(Write { key, data: item.value, etag: given(item.etag), concurrency, strong, ttl })
+    Ok(Write { key, data, etag: given(item.etag), concurrency, strong, ttl })
 }
 
 fn delete(key: String, etag: Option<common::Etag>, requested: Option<common::StateOptions>) -> Delete {
@@ -276,9 +281,32 @@ fn is_json(content_type: &str) -> bool {
     content_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
-/// Dapr parses such a value and writes it anew; here it stays as it is, once it is known to be JSON.
-fn check_json(key: &str, value: &Bytes) -> Result<(), Error> {
-    serde_json::from_slice::<IgnoredAny>(value)
-        .map(drop)
-        .map_err(|error| Error::NotJson(key.to_owned(), error.to_string()))
+/// Such a value is checked, and kept in its shortest form, as Dapr does. Unlike Dapr's parsing and writing anew, this
+/// leaves the digits of numbers and the order of fields alone.
+fn json(value: &Bytes) -> Result<Bytes, Error> {
+    serde_json::from_slice::<IgnoredAny>(value).map_err(|error| Error::NotJson(error.to_string()))?;
+    let (mut text, mut escaped) = (false, false);
+    let significant = |byte: &u8| {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => text = !text,
+            _ => {}
+        }
+        text || !byte.is_ascii_whitespace()
+    };
+    Ok(value.iter().copied().filter(significant).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_in_its_shortest_form() {
+        let long = r#" { "b" : [ 1.50 , "a \" b" ] , "a" : 12345678901234567890123 } "#.as_bytes();
+        let short = r#"{"b":[1.50,"a \" b"],"a":12345678901234567890123}"#;
+        assert_eq!(json(&Bytes::from_static(long)).unwrap(), short);
+        assert!(matches!(json(&Bytes::from_static(b"{")), Err(Error::NotJson(_))));
+    }
 }

@@ -79,10 +79,7 @@ impl StateFailure<'_> {
                 format!("failed deleting state with key {key}: {cause}"),
             ),
             F::DeleteBulk(store, cause) => (
-                match write_code(&cause) {
-                    Code::Internal => dialect.bulk_failed,
-                    code => code,
-                },
+                dialect.bulk_failed.filter(|_| passing(&cause).is_none()).unwrap_or_else(|| write_code(&cause)),
                 reason(&cause, "DAPR_STATE_DELETE_FAILED"),
                 store,
                 format!("failed deleting states in state store {store}: {cause}"),
@@ -138,7 +135,7 @@ fn write_code(cause: &state::Error) -> Code {
         state::Error::EtagMismatch(_) => Code::Aborted,
         state::Error::EtagInvalid(_) => Code::InvalidArgument,
         state::Error::Unavailable(_) => Code::Unavailable,
-        state::Error::NotJson(..) => Code::Unknown,
+        state::Error::NotJson(_) => Code::Unknown,
         _ => Code::Internal,
     }
 }

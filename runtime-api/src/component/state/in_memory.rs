@@ -88,7 +88,10 @@ impl Area {
         self.commit(&numbers, |buckets| {
             for operation in operations {
                 if let Some(bucket) = buckets.get_mut(&bucket_of(key_of(operation))) {
-                    self.apply(operation, bucket)?;
+                    self.apply(operation, bucket).map_err(|error| match operations {
+                        [_] => error,
+                        _ => error.about(key_of(operation)),
+                    })?;
                 }
             }
             Ok(())
@@ -142,7 +145,7 @@ impl Area {
             Operation::Upsert(write) => {
                 let current = bucket.entries.iter().position(|entry| entry.key == write.key);
                 let old = current.map(|at| bucket.entries.swap_remove(at));
-                compare(&write.key, old.as_ref(), write.etag.as_deref(), write.concurrency)?;
+                compare(old.as_ref(), write.etag.as_deref(), write.concurrency)?;
                 let expires = match write.ttl.or(self.ttl) {
                     Ttl::Lasts(time) => now.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
                     Ttl::Endless => 0,
@@ -156,7 +159,7 @@ impl Area {
             }
             Operation::Delete(delete) => {
                 let current = bucket.entries.iter().find(|entry| entry.key == delete.key);
-                compare(&delete.key, current, delete.etag.as_deref(), delete.concurrency)?;
+                compare(current, delete.etag.as_deref(), delete.concurrency)?;
                 bucket.entries.retain(|entry| entry.key != delete.key);
             }
         }
@@ -233,15 +236,15 @@ impl Store for InMemory {
 
 /// The rules about etags: one that is given must be that of the item; a first write without one needs an item that is
 /// not there yet; an empty one is none; the last write stands whatever its etag.
-fn compare(key: &str, current: Option<&Entry>, etag: Option<&str>, concurrency: Concurrency) -> Result<(), Error> {
+fn compare(current: Option<&Entry>, etag: Option<&str>, concurrency: Concurrency) -> Result<(), Error> {
     let given = etag.filter(|etag| !etag.is_empty() && concurrency != Concurrency::LastWrite);
     match (given, current) {
         (Some(given), Some(current)) if given != current.etag => {
-            Err(Error::EtagMismatch(format!("key {key} was written since etag {given}")))
+            Err(Error::EtagMismatch(format!("it was written since etag {given}")))
         }
-        (Some(given), None) => Err(Error::EtagMismatch(format!("key {key} is not there, and etag {given} was given"))),
+        (Some(given), None) => Err(Error::EtagMismatch(format!("there is no item, and etag {given} was given"))),
         (None, Some(_)) if concurrency == Concurrency::FirstWrite => {
-            Err(Error::EtagMismatch(format!("key {key} is there already, and this write is to be the first")))
+            Err(Error::EtagMismatch("there is an item already, and this write is to be the first".to_owned()))
         }
         _ => Ok(()),
     }

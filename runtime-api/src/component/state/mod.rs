@@ -159,21 +159,19 @@ impl Ttl {
 }
 
 impl Error {
-    /// Many errors of one call as one: the gravest kind, with the texts of all.
+    /// Many errors of one call as one: the gravest kind, with the keys and texts of all.
     #[must_use]
     pub fn join(errors: Vec<(String, Self)>) -> Option<Self> {
         let gravest = errors.iter().map(|(_, error)| error).min_by_key(|error| error.rank())?.clone();
-        if errors.len() == 1 {
-            return Some(gravest);
-        }
         let texts: Vec<String> = errors.iter().map(|(key, error)| format!("key {key}: {}", error.cause())).collect();
-        let text = texts.join("; ");
-        Some(match gravest {
-            Self::EtagMismatch(_) => Self::EtagMismatch(text),
-            Self::EtagInvalid(_) => Self::EtagInvalid(text),
-            Self::Unavailable(_) => Self::Unavailable(text),
-            _ => Self::Failed(text),
-        })
+        Some(gravest.with_cause(texts.join("; ")))
+    }
+
+    /// The same, with the key that it is about in its text.
+    #[must_use]
+    pub fn about(self, key: &str) -> Self {
+        let text = format!("key {key}: {}", self.cause());
+        self.with_cause(text)
     }
 
     fn rank(&self) -> u8 {
@@ -181,14 +179,26 @@ impl Error {
             Self::Unavailable(_) => 0,
             Self::EtagMismatch(_) => 1,
             Self::EtagInvalid(_) => 2,
-            _ => 3,
+            Self::NotJson(_) => 3,
+            _ => 4,
+        }
+    }
+
+    /// The same kind with another text.
+    fn with_cause(self, text: String) -> Self {
+        match self {
+            Self::EtagMismatch(_) => Self::EtagMismatch(text),
+            Self::EtagInvalid(_) => Self::EtagInvalid(text),
+            Self::NotJson(_) => Self::NotJson(text),
+            Self::Unavailable(_) => Self::Unavailable(text),
+            _ => Self::Failed(text),
         }
     }
 
     /// The text without what its kind adds.
     fn cause(&self) -> String {
         match self {
-            Self::EtagMismatch(text) | Self::EtagInvalid(text) => text.clone(),
+            Self::EtagMismatch(text) | Self::EtagInvalid(text) | Self::NotJson(text) => text.clone(),
             other => other.to_string(),
         }
     }
@@ -207,8 +217,8 @@ pub enum Error {
     #[error("value for ttlInSeconds must be a whole number of seconds, not {0:?}")]
     TtlInvalid(String),
     /// A value said to be JSON is not.
-    #[error("the value of key {0:?} is not JSON, as its contentType says: {1}")]
-    NotJson(String, String),
+    #[error("the value is not JSON, as its contentType says: {0}")]
+    NotJson(String),
     /// The store knows no transactions.
     #[error("transactions are not supported")]
     TransactionsNotSupported,

@@ -226,11 +226,9 @@ impl Store for Redis {
         }
         for (step, operation) in redis::list(outcome?, "EXEC")?.into_iter().zip(&operations) {
             if let Reply::Error(text) = step {
-                let etag = match operation {
-                    Operation::Upsert(write) => write.etag.as_deref(),
-                    Operation::Delete(delete) => delete.etag.as_deref(),
-                };
-                return Err(refused(redis::Error::Refused(text.to_string()), etag));
+                let (Operation::Upsert(Write { key, etag, .. }) | Operation::Delete(Delete { key, etag, .. })) =
+                    operation;
+                return Err(refused(redis::Error::Refused(text.to_string()), etag.as_deref()).about(key));
             }
         }
         Ok(())

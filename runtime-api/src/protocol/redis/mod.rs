@@ -87,6 +87,7 @@ struct Shared {
     failures: Cell<u32>,
     connects: Metric,
     disconnects: Metric,
+    connect_failures: Metric,
     retry: RefCell<Option<(Instant, String)>>,
 }
 
@@ -96,12 +97,14 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(1); // a server that is ba
 impl Client {
     /// A client that connects when it is first used.
     pub fn new(proxy: Rc<dyn Proxy>, component: &str, cluster: &str, login: &Login, patience: Duration) -> Self {
-        let connects = proxy.counter(&format!("runtime.upstream.{}.connects", metric_part(component)));
-        let disconnects = proxy.counter(&format!("runtime.upstream.{}.disconnects", metric_part(component)));
+        let counter = |what| proxy.counter(&format!("runtime.upstream.{}.{what}", metric_part(component)));
+        let (connects, disconnects) = (counter("connects"), counter("disconnects"));
+        let connect_failures = counter("connect_failures");
         Self(Rc::new(Shared {
             proxy,
             connects,
             disconnects,
+            connect_failures,
             component: component.to_owned(),
             cluster: cluster.to_owned(),
             login: login.commands(),
@@ -162,13 +165,16 @@ impl Client {
         // The first attempt after a connection that had worked may follow at once.
         let pause = if failures == 1 && connection.is_open() { Duration::ZERO } else { self.backoff(failures) };
         *shared.retry.borrow_mut() = Some((shared.proxy.now() + pause, why.clone()));
-        shared.proxy.add(shared.disconnects, 1);
+        let (metric, event) = if connection.is_open() {
+            (shared.disconnects, "disconnected")
+        } else {
+            (shared.connect_failures, "connect_failed")
+        };
+        shared.proxy.add(metric, 1);
         let (component, pause) = (&shared.component, pause.as_millis());
         shared.proxy.log(
             Level::Warn,
-            &format!(
-                "component={component} event=disconnected reason={why:?} failures={failures} retry_after_ms={pause}"
-            ),
+            &format!("component={component} event={event} reason={why:?} failures={failures} retry_after_ms={pause}"),
         );
         connection.end(&why);
     }

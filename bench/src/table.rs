@@ -1,0 +1,50 @@
+//! The report for a terminal.
+
+use std::fmt::Write;
+
+use crate::case::{CASES, FULL, LEVELS, VALUE_BYTES};
+use crate::report::{Report, Usage, mib};
+
+pub(crate) fn of(report: &Report) -> String {
+    let mut text = String::new();
+    // Writing to a text never fails.
+    let _ = write(report, &mut text);
+    text
+}
+
+fn write(report: &Report, text: &mut String) -> std::fmt::Result {
+    let machine = &report.machine;
+    writeln!(text, "{}: runtime {}, Envoy {}, Redis {}", machine.date, machine.runtime, machine.envoy, machine.redis)?;
+    writeln!(text, "{} cores, {}", machine.cores, machine.cpu)?;
+    writeln!(
+        text,
+        "one worker, values of {VALUE_BYTES} bytes, medians of {} rounds, latencies in us\n",
+        report.rounds
+    )?;
+    write!(text, "{:24} {:>9} {:>9} {:>9}", "", "calls/s", "of", "CPU us")?;
+    for level in LEVELS {
+        write!(text, "   {:>15}", format!("{} in flight", level.in_flight()))?;
+    }
+    write!(text, "\n{:24} {:>9} {:>9} {:>9}", "", format!("at {}", FULL.in_flight()), "direct", "a call")?;
+    for _ in LEVELS {
+        write!(text, "   {:>7} {:>7}", "p50", "p99")?;
+    }
+    writeln!(text)?;
+    for case in CASES {
+        let full = report.figures(case, FULL);
+        let cpu = full.cpu_us_per_call.map_or("-".to_owned(), |cpu| format!("{cpu:.1}"));
+        write!(text, "{:24} {:>9} {:>9.3} {cpu:>9}", case.name(), full.calls_per_second, full.of_direct)?;
+        for level in LEVELS {
+            let figures = report.figures(case, level);
+            write!(text, "   {:>7.0} {:>7.0}", figures.p50_us, figures.p99_us)?;
+        }
+        writeln!(text)?;
+    }
+    writeln!(text, "\ncalls that failed: {}\n", report.failures())?;
+    writeln!(text, "{:24} {:>9} {:>9} {:>9}", "resident memory, MiB", "runtime", "bare", "over bare")?;
+    for (name, usage) in [("idle", report.memory.idle), ("after load", report.memory.loaded)] {
+        let Usage { runtime, bare } = usage;
+        writeln!(text, "{name:24} {:>9.1} {:>9.1} {:>9.1}", mib(runtime.rss), mib(bare.rss), usage.over_bare())?;
+    }
+    Ok(())
+}
