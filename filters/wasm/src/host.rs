@@ -161,7 +161,9 @@ impl Host {
         let Some(pipe) = self.0.open.borrow_mut().remove(&token) else { return };
         pipe.token.set(None);
         let message = hostcalls::get_grpc_status().ok().and_then(|(_, message)| message).unwrap_or_default();
-        let why = if message.is_empty() { "the server closed the connection".to_owned() } else { message };
+        // The second is how Envoy calls an end that came from the server in the course of things.
+        let plain = matches!(message.as_str(), "" | "via_upstream");
+        let why = if plain { "the server closed the connection".to_owned() } else { message };
         pipe.arrive(Err(Closed(why)));
     }
 }
