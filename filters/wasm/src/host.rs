@@ -36,6 +36,11 @@ struct Shared {
     /// Streams that are to be opened: only in a callback of the root context, which they shall belong to.
     opening: RefCell<VecDeque<Rc<Pipe>>>,
     open: RefCell<BTreeMap<u32, Rc<Pipe>>>,
+    /// Streams that are to be cancelled at the next tick: up to 1.37 Envoy crashes when a stream is cancelled in one
+    /// of its own callbacks.
+    closing: RefCell<Vec<u32>>,
+    /// Whether there will be no more ticks.
+    ended: Cell<bool>,
 }
 
 impl fmt::Debug for Host {
@@ -58,6 +63,8 @@ impl Host {
             tick: Cell::new(None),
             opening: RefCell::default(),
             open: RefCell::default(),
+            closing: RefCell::default(),
+            ended: Cell::new(false),
         }))
     }
 
@@ -68,6 +75,8 @@ impl Host {
 
     /// Ends all that is under way: the configuration is gone, and with it the root context.
     pub(crate) fn end(&self) {
+        self.0.ended.set(true);
+        self.cancel_closing();
         self.0.executor.end();
         self.0.opening.borrow_mut().clear();
         self.0.open.borrow_mut().clear();
@@ -80,6 +89,7 @@ impl Host {
 
     /// A tick of the root context: opens streams and wakes those whose time has come.
     pub(crate) fn on_tick(&self) {
+        self.cancel_closing();
         loop {
             let next = self.0.opening.borrow_mut().pop_front(); // a statement of its own: opening may ask for more
             let Some(pipe) = next else { break };
@@ -97,11 +107,19 @@ impl Host {
         self.0.tick.set(None);
         let next = self.0.timers.borrow().keys().next().map(|(at, _)| *at);
         match next {
-            _ if !self.0.opening.borrow().is_empty() => self.tick_within(SHORTEST_TICK),
+            _ if !self.0.opening.borrow().is_empty() || !self.0.closing.borrow().is_empty() => {
+                self.tick_within(SHORTEST_TICK);
+            }
             Some(at) => self.tick_within(at.saturating_sub(now)),
             None => {
                 let _ = hostcalls::set_tick_period(Duration::ZERO); // no more ticks
             }
+        }
+    }
+
+    fn cancel_closing(&self) {
+        for token in self.0.closing.take() {
+            let _ = hostcalls::cancel_grpc_stream(token);
         }
     }
 
@@ -158,6 +176,7 @@ impl Host {
 
     /// A stream ended.
     pub(crate) fn on_stream_close(&self, token: u32) {
+        self.0.closing.borrow_mut().retain(|closing| *closing != token);
         let Some(pipe) = self.0.open.borrow_mut().remove(&token) else { return };
         pipe.token.set(None);
         let message = hostcalls::get_grpc_status().ok().and_then(|(_, message)| message).unwrap_or_default();
@@ -293,7 +312,12 @@ impl Drop for Connection {
         self.pipe.dropped.set(true);
         if let Some(token) = self.pipe.token.take() {
             self.host.0.open.borrow_mut().remove(&token);
-            let _ = hostcalls::cancel_grpc_stream(token);
+            if self.host.0.ended.get() {
+                let _ = hostcalls::cancel_grpc_stream(token);
+            } else {
+                self.host.0.closing.borrow_mut().push(token);
+                self.host.tick_within(SHORTEST_TICK);
+            }
         }
     }
 }
