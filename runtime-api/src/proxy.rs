@@ -1,7 +1,8 @@
 //! What a host environment can do for the core. Nothing else enters it: no socket, clock, thread or file.
 //!
 //! Envoy's proxy-wasm edition implements the trait over host calls, the tests by a script
-//! ([`crate::testing`]). Everything is local to one worker; only the shared area is seen by all workers.
+//! ([`crate::testing`]). Everything is local to one worker; only the shared area is seen by all workers. A future that
+//! is dropped cancels what it waits for.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -9,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::LocalBoxFuture;
+use tonic::Code;
 
 /// A point in time on a clock that never goes back, as the time since an arbitrary start.
 pub type Instant = Duration;
@@ -18,6 +20,29 @@ pub trait Proxy {
     /// Opens a byte stream to a server of the cluster. It never fails at once: a server that cannot be reached ends
     /// the stream, which [`Stream::receive`] reports. Dropping the stream closes it.
     fn connect(&self, cluster: &str) -> Box<dyn Stream>;
+
+    /// Opens a gRPC stream to a server of the cluster: each [`Stream::send`] is a message, and so is what
+    /// [`Stream::receive`] gives. It fails as [`Proxy::connect`] does.
+    fn grpc_stream(&self, cluster: &str, method: Method, metadata: Metadata<'_>) -> Box<dyn Stream>;
+
+    /// Makes a unary gRPC call to a server of the cluster and gives the message of the answer.
+    fn grpc(
+        &self,
+        cluster: &str,
+        method: Method,
+        metadata: Metadata<'_>,
+        message: &[u8],
+        timeout: Duration,
+    ) -> LocalBoxFuture<'static, Result<Bytes, Closed>>;
+
+    /// Makes an HTTP request to a server of the cluster. Whatever the server answers is a response; an error is that
+    /// it has not answered.
+    fn http(
+        &self,
+        cluster: &str,
+        request: HttpRequest<'_>,
+        timeout: Duration,
+    ) -> LocalBoxFuture<'static, Result<HttpResponse, Closed>>;
 
     /// Waits. Dropping the future ends the wait.
     fn sleep(&self, time: Duration) -> LocalBoxFuture<'static, ()>;
@@ -81,21 +106,63 @@ impl fmt::Debug for dyn Stream {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Metric(pub u32);
 
-/// A byte stream to a server.
+/// A method of a gRPC service: the full name of the service, and its own.
+pub type Method = (&'static str, &'static str);
+
+/// Metadata of a gRPC call, or headers of an HTTP request, as names in lower case and values.
+pub type Metadata<'a> = &'a [(&'a str, &'a str)];
+
+/// An HTTP request. What names the server and the protocol, Envoy adds.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpRequest<'a> {
+    /// Such as `GET`.
+    pub method: &'a str,
+    /// The path with the query.
+    pub path: &'a str,
+    /// The header `host`.
+    pub host: &'a str,
+    /// Further headers.
+    pub headers: Metadata<'a>,
+    /// The body; empty for none.
+    pub body: &'a [u8],
+}
+
+/// What an HTTP server answered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HttpResponse {
+    /// Such as 200.
+    pub status: u16,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// A stream to a server, of bytes or of messages.
 #[async_trait(?Send)]
 pub trait Stream {
-    /// Sends bytes. Before the connection is there they wait; after it ended they are lost, which
+    /// Sends bytes or a message. Before the connection is there they wait; after it ended they are lost, which
     /// [`Stream::receive`] tells.
     fn send(&self, bytes: &[u8]);
 
-    /// The next bytes, or why there will be none. Only one caller at a time may wait.
+    /// The next bytes or message, or why there will be none. Only one caller at a time may wait.
     async fn receive(&self) -> Result<Bytes, Closed>;
 }
 
-/// Why a stream ended, in words for a message.
+/// Why a stream or a call ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Closed(pub String);
+#[error("{text}")]
+pub struct Closed {
+    /// The status that a gRPC server gave; [`Code::Unavailable`] where no server answered.
+    pub code: Code,
+    /// In words for a message.
+    pub text: String,
+}
+
+impl Closed {
+    /// No server answered, and why.
+    pub fn unavailable(text: impl Into<String>) -> Self {
+        Self { code: Code::Unavailable, text: text.into() }
+    }
+}
 
 /// The version of a value in the shared area: it changes with each write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,11 +13,14 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
-use futures::future::LocalBoxFuture;
+use futures::channel::oneshot;
+use futures::future::{Either, LocalBoxFuture, select};
 
 use crate::api::call::{Head, Reply};
 use crate::executor::Executor;
-use crate::proxy::{Changed, Closed, Instant, Level, Metric, Proxy, Stream, Version};
+use crate::proxy::{
+    Changed, Closed, HttpRequest, HttpResponse, Instant, Level, Metadata, Method, Metric, Proxy, Stream, Version,
+};
 
 /// An outside under the control of a test. Clones are the same outside: give one to each worker of a test.
 #[derive(Clone, Default)]
@@ -30,6 +33,8 @@ struct Shared {
     timers: RefCell<BTreeMap<(Instant, u64), Waker>>,
     next_timer: Cell<u64>,
     connections: RefCell<VecDeque<(String, Connection)>>,
+    calls: RefCell<VecDeque<(String, Call)>>,
+    requests: RefCell<VecDeque<(String, Request)>>,
     area: RefCell<HashMap<String, (Bytes, u32)>>,
     writes_left: Cell<Option<usize>>,
     random: Cell<u64>,
@@ -86,6 +91,22 @@ impl World {
         let mut connections = self.0.connections.borrow_mut();
         let at = connections.iter().position(|(name, _)| name == cluster)?;
         connections.remove(at).map(|(_, connection)| connection)
+    }
+
+    /// The oldest unary gRPC call to the cluster that the test has not taken yet.
+    pub fn grpc_call(&self, cluster: &str) -> Option<Call> {
+        self.run();
+        let mut calls = self.0.calls.borrow_mut();
+        let at = calls.iter().position(|(name, _)| name == cluster)?;
+        calls.remove(at).map(|(_, call)| call)
+    }
+
+    /// The oldest HTTP request to the cluster that the test has not taken yet.
+    pub fn http_request(&self, cluster: &str) -> Option<Request> {
+        self.run();
+        let mut requests = self.0.requests.borrow_mut();
+        let at = requests.iter().position(|(name, _)| name == cluster)?;
+        requests.remove(at).map(|(_, request)| request)
     }
 
     /// The value of a counter, or the sum of what a histogram has seen; nothing if it was never made.
@@ -145,9 +166,78 @@ impl<T> Started<T> {
     }
 }
 
+/// The server's end of a unary gRPC call.
+#[derive(Debug)]
+pub struct Call {
+    /// The method, as `service/method`.
+    pub method: String,
+    /// What the client sent along.
+    pub metadata: Vec<(String, String)>,
+    /// The message of the request.
+    pub message: Bytes,
+    world: World,
+    answer: oneshot::Sender<Result<Bytes, Closed>>,
+}
+
+impl Call {
+    /// Answers with a message.
+    pub fn reply(self, message: &impl prost::Message) {
+        let _ = self.answer.send(Ok(message.encode_to_vec().into()));
+        self.world.run();
+    }
+
+    /// Answers with a status.
+    pub fn fail(self, code: tonic::Code, text: &str) {
+        let _ = self.answer.send(Err(Closed { code, text: text.to_owned() }));
+        self.world.run();
+    }
+
+    /// Whether the client has let go of the call.
+    pub fn is_cancelled(&self) -> bool {
+        self.world.run();
+        self.answer.is_canceled()
+    }
+}
+
+/// The server's end of an HTTP request.
+#[derive(Debug)]
+pub struct Request {
+    /// Such as `GET`.
+    pub method: String,
+    /// The path with the query.
+    pub path: String,
+    /// All other headers.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Bytes,
+    world: World,
+    answer: oneshot::Sender<Result<HttpResponse, Closed>>,
+}
+
+impl Request {
+    /// Answers.
+    pub fn reply(self, status: u16, body: impl Into<Bytes>) {
+        let _ = self.answer.send(Ok(HttpResponse { status, body: body.into() }));
+        self.world.run();
+    }
+
+    /// Ends the connection without an answer.
+    pub fn fail(self, why: &str) {
+        let _ = self.answer.send(Err(Closed::unavailable(why)));
+        self.world.run();
+    }
+
+    /// A header of the request.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
 /// The server's end of a stream.
 #[derive(Clone)]
 pub struct Connection {
+    /// The method, as `service/method`; empty for a stream of bytes.
+    pub method: String,
     world: World,
     pipe: Rc<Pipe>,
 }
@@ -161,6 +251,8 @@ impl fmt::Debug for Connection {
 #[derive(Default)]
 struct Pipe {
     sent: RefCell<BytesMut>,
+    /// Where in `sent` each message ends.
+    messages: RefCell<VecDeque<usize>>,
     arriving: RefCell<VecDeque<Result<Bytes, Closed>>>,
     waker: RefCell<Option<Waker>>,
     dropped: Cell<bool>,
@@ -170,7 +262,25 @@ impl Connection {
     /// What the client has sent since the last time.
     pub fn received(&self) -> Bytes {
         self.world.run();
+        self.pipe.messages.borrow_mut().clear();
         self.pipe.sent.take().freeze()
+    }
+
+    /// The next message that the client has sent on a gRPC stream.
+    pub fn message<M: prost::Message + Default>(&self) -> Option<M> {
+        self.world.run();
+        let length = self.pipe.messages.borrow_mut().pop_front()?;
+        M::decode(self.pipe.sent.borrow_mut().split_to(length)).ok()
+    }
+
+    /// Sends a message to the client.
+    pub fn send_message(&self, message: &impl prost::Message) {
+        self.arrive(Ok(message.encode_to_vec().into()));
+    }
+
+    /// Ends the stream with a status.
+    pub fn fail(&self, code: tonic::Code, text: &str) {
+        self.arrive(Err(Closed { code, text: text.to_owned() }));
     }
 
     /// Sends bytes to the client.
@@ -180,7 +290,7 @@ impl Connection {
 
     /// Ends the stream.
     pub fn close(&self, why: &str) {
-        self.arrive(Err(Closed(why.to_owned())));
+        self.arrive(Err(Closed::unavailable(why)));
     }
 
     /// Whether the client has let go of the stream.
@@ -216,6 +326,7 @@ impl Drop for Client {
 impl Stream for Client {
     fn send(&self, bytes: &[u8]) {
         self.0.sent.borrow_mut().extend_from_slice(bytes);
+        self.0.messages.borrow_mut().push_back(bytes.len());
     }
 
     async fn receive(&self) -> Result<Bytes, Closed> {
@@ -230,12 +341,85 @@ impl Stream for Client {
     }
 }
 
-impl Proxy for World {
-    fn connect(&self, cluster: &str) -> Box<dyn Stream> {
+fn owned(metadata: Metadata<'_>) -> Vec<(String, String)> {
+    metadata.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+/// What comes, or an end when the time is over.
+fn within<T: 'static>(
+    time: LocalBoxFuture<'static, ()>,
+    coming: oneshot::Receiver<Result<T, Closed>>,
+    code: tonic::Code,
+) -> LocalBoxFuture<'static, Result<T, Closed>> {
+    let closed = |code, text: &str| Err(Closed { code, text: text.to_owned() });
+    async move {
+        match select(coming, time).await {
+            Either::Left((answer, _)) => {
+                answer.unwrap_or_else(|_| closed(tonic::Code::Unavailable, "the server went away"))
+            }
+            Either::Right(((), _)) => closed(code, "no answer came in time"),
+        }
+    }
+    .boxed_local()
+}
+
+impl World {
+    fn open(&self, cluster: &str, method: String) -> Box<dyn Stream> {
         let pipe = Rc::new(Pipe::default());
-        let connection = Connection { world: self.clone(), pipe: Rc::clone(&pipe) };
+        let connection = Connection { method, world: self.clone(), pipe: Rc::clone(&pipe) };
         self.0.connections.borrow_mut().push_back((cluster.to_owned(), connection));
         Box::new(Client(pipe))
+    }
+}
+
+impl Proxy for World {
+    fn connect(&self, cluster: &str) -> Box<dyn Stream> {
+        self.open(cluster, String::new())
+    }
+
+    fn grpc_stream(&self, cluster: &str, (service, method): Method, _metadata: Metadata<'_>) -> Box<dyn Stream> {
+        self.open(cluster, format!("{service}/{method}"))
+    }
+
+    fn grpc(
+        &self,
+        cluster: &str,
+        (service, method): Method,
+        metadata: Metadata<'_>,
+        message: &[u8],
+        timeout: Duration,
+    ) -> LocalBoxFuture<'static, Result<Bytes, Closed>> {
+        let (answer, coming) = oneshot::channel();
+        let call = Call {
+            method: format!("{service}/{method}"),
+            metadata: owned(metadata),
+            message: Bytes::copy_from_slice(message),
+            world: self.clone(),
+            answer,
+        };
+        self.0.calls.borrow_mut().push_back((cluster.to_owned(), call));
+        within(self.sleep(timeout), coming, tonic::Code::DeadlineExceeded)
+    }
+
+    fn http(
+        &self,
+        cluster: &str,
+        request: HttpRequest<'_>,
+        timeout: Duration,
+    ) -> LocalBoxFuture<'static, Result<HttpResponse, Closed>> {
+        let (answer, coming) = oneshot::channel();
+        let mut headers = owned(request.headers);
+        headers.push(("host".to_owned(), request.host.to_owned()));
+        let request = Request {
+            method: request.method.to_owned(),
+            path: request.path.to_owned(),
+            headers,
+            body: Bytes::copy_from_slice(request.body),
+            world: self.clone(),
+            answer,
+        };
+        self.0.requests.borrow_mut().push_back((cluster.to_owned(), request));
+        within(self.sleep(timeout), coming, tonic::Code::Unavailable)
     }
 
     fn sleep(&self, time: Duration) -> LocalBoxFuture<'static, ()> {

@@ -1,9 +1,9 @@
-//! Host calls of the proxy-wasm ABI that may be refused in the course of things, or that are made for every request.
-//! The SDK ends the VM on a status that it does not expect; here a refusal is a value.
+//! What Envoy offers to a proxy-wasm filter, as far as this one uses it: each call once, refusals as values.
 
-#![allow(unsafe_code)] // the one module of this filter that declares what Envoy offers
+#![allow(unsafe_code)] // one of the two modules of this filter that declare Envoy's ABI
 
-use std::ptr::null;
+use std::ptr::{null, null_mut};
+use std::time::Duration;
 
 /// The host refused a call, with this status of the ABI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,19 +15,34 @@ pub(crate) enum Map {
     RequestHeaders = 0,
     ResponseHeaders = 2,
     ResponseTrailers = 3,
+    CallHeaders = 6, // of the answer to an HTTP call
 }
 
-/// Which body is meant.
+/// Which bytes are meant.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Buffer {
     RequestBody = 0,
     ResponseBody = 1,
-    GrpcMessage = 5, // what a gRPC stream has received
+    CallBody = 4,    // of the answer to an HTTP call
+    GrpcMessage = 5, // what a gRPC call or stream has received
+    Configuration = 7,
+}
+
+/// What a metric does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum MetricKind {
+    Counter = 0,
+    Histogram = 2,
 }
 
 mod host {
     #[link(wasm_import_module = "env")]
     unsafe extern "C" {
+        pub(super) fn proxy_log(level: u32, text: *const u8, size: usize) -> u32;
+        pub(super) fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+        pub(super) fn proxy_define_metric(kind: u32, name: *const u8, size: usize, metric: *mut u32) -> u32;
+        pub(super) fn proxy_increment_metric(metric: u32, by: i64) -> u32;
+        pub(super) fn proxy_record_metric(metric: u32, value: u64) -> u32;
         pub(super) fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
         pub(super) fn proxy_set_header_map_pairs(map: u32, data: *const u8, size: usize) -> u32;
         pub(super) fn proxy_add_header_map_value(
@@ -76,6 +91,46 @@ mod host {
             size: usize,
             version: u32,
         ) -> u32;
+        pub(super) fn proxy_http_call(
+            cluster: *const u8,
+            cluster_size: usize,
+            headers: *const u8,
+            headers_size: usize,
+            body: *const u8,
+            body_size: usize,
+            trailers: *const u8,
+            trailers_size: usize,
+            timeout: u32,
+            token: *mut u32,
+        ) -> u32;
+        pub(super) fn proxy_grpc_call(
+            service: *const u8,
+            service_size: usize,
+            name: *const u8,
+            name_size: usize,
+            method: *const u8,
+            method_size: usize,
+            metadata: *const u8,
+            metadata_size: usize,
+            message: *const u8,
+            message_size: usize,
+            timeout: u32,
+            token: *mut u32,
+        ) -> u32;
+        pub(super) fn proxy_grpc_stream(
+            service: *const u8,
+            service_size: usize,
+            name: *const u8,
+            name_size: usize,
+            method: *const u8,
+            method_size: usize,
+            metadata: *const u8,
+            metadata_size: usize,
+            token: *mut u32,
+        ) -> u32;
+        pub(super) fn proxy_grpc_send(token: u32, message: *const u8, size: usize, end_stream: u32) -> u32;
+        pub(super) fn proxy_grpc_cancel(token: u32) -> u32;
+        pub(super) fn proxy_get_status(code: *mut u32, text: *mut *mut u8, size: *mut usize) -> u32;
     }
 }
 
@@ -89,16 +144,57 @@ fn taken(status: u32, data: *mut u8, size: usize) -> Result<Vec<u8>, Refused> {
     if data.is_null() {
         return Ok(Vec::new());
     }
-    // SAFETY: the host got this memory from `proxy_on_memory_allocate` of the SDK, which takes it from a `Vec<u8>` with
-    // this capacity and forgets it; the host has written `size` bytes and keeps no pointer to them.
-    #[allow(clippy::same_length_and_capacity)] // which is what the SDK allocated
+    // SAFETY: the host got this memory from `allocate` below, which takes it from a `Vec<u8>` with this capacity and
+    // forgets it; the host has written `size` bytes and keeps no pointer to them.
+    #[allow(clippy::same_length_and_capacity)] // which is what was allocated
     let bytes = unsafe { Vec::from_raw_parts(data, size, size) };
     Ok(bytes)
 }
 
+/// Memory for what the host hands over: `proxy_on_memory_allocate`. It comes back by [`taken`].
+pub(crate) fn allocate(size: usize) -> *mut u8 {
+    if size == 0 {
+        return null_mut();
+    }
+    let mut bytes = std::mem::ManuallyDrop::new(Vec::<u8>::with_capacity(size));
+    bytes.as_mut_ptr()
+}
+
+/// Writes a line to Envoy's log: 1 is debug, 2 info, 3 warn, 4 error.
+pub(crate) fn log(level: u32, line: &str) {
+    // SAFETY: the pointer and the size are those of a text that lives through the call.
+    unsafe { host::proxy_log(level, line.as_ptr(), line.len()) };
+}
+
+/// How often the root context is to tick; zero for never.
+pub(crate) fn set_tick_period(period: Duration) {
+    // SAFETY: takes no pointer.
+    unsafe { host::proxy_set_tick_period_milliseconds(u32::try_from(period.as_millis()).unwrap_or(u32::MAX)) };
+}
+
+/// The metric of this name.
+pub(crate) fn metric(kind: MetricKind, name: &str) -> u32 {
+    let mut metric = 0;
+    // SAFETY: the name lives through the call, and the pointer is to a local that does.
+    unsafe { host::proxy_define_metric(kind as u32, name.as_ptr(), name.len(), &raw mut metric) };
+    metric
+}
+
+/// Adds to a counter; by zero is refused by the host, and nothing lost.
+pub(crate) fn increment(metric: u32, by: u64) {
+    // SAFETY: takes no pointer.
+    unsafe { host::proxy_increment_metric(metric, i64::try_from(by).unwrap_or(i64::MAX)) };
+}
+
+/// Adds an observation to a histogram.
+pub(crate) fn record(metric: u32, value: u64) {
+    // SAFETY: takes no pointer.
+    unsafe { host::proxy_record_metric(metric, value) };
+}
+
 /// All headers, as name and value.
 pub(crate) fn headers(map: Map) -> Result<Headers, Refused> {
-    let (mut data, mut size) = (std::ptr::null_mut(), 0);
+    let (mut data, mut size) = (null_mut(), 0);
     // SAFETY: both pointers are to locals that live through the call.
     let status = unsafe { host::proxy_get_header_map_pairs(map as u32, &raw mut data, &raw mut size) };
     Ok(Headers(taken(status, data, size)?))
@@ -164,9 +260,9 @@ pub(crate) fn add_header(map: Map, name: &str, value: &str) -> Result<(), Refuse
     })
 }
 
-/// The first `length` bytes of a body.
-pub(crate) fn body(buffer: Buffer, length: usize) -> Result<Vec<u8>, Refused> {
-    let (mut data, mut size) = (std::ptr::null_mut(), 0);
+/// The first `length` bytes of a buffer.
+pub(crate) fn bytes(buffer: Buffer, length: usize) -> Result<Vec<u8>, Refused> {
+    let (mut data, mut size) = (null_mut(), 0);
     // SAFETY: both pointers are to locals that live through the call.
     let status = unsafe { host::proxy_get_buffer_bytes(buffer as u32, 0, length, &raw mut data, &raw mut size) };
     taken(status, data, size)
@@ -209,7 +305,7 @@ pub(crate) fn set_effective_context(context: u32) -> Result<(), Refused> {
 
 /// A value of the shared area and its version.
 pub(crate) fn shared(key: &str) -> Option<(Vec<u8>, u32)> {
-    let (mut data, mut size, mut version) = (std::ptr::null_mut(), 0, 0);
+    let (mut data, mut size, mut version) = (null_mut(), 0, 0);
     // SAFETY: the key lives through the call, and the pointers are to locals that do.
     let status =
         unsafe { host::proxy_get_shared_data(key.as_ptr(), key.len(), &raw mut data, &raw mut size, &raw mut version) };
@@ -220,4 +316,107 @@ pub(crate) fn shared(key: &str) -> Option<(Vec<u8>, u32)> {
 pub(crate) fn set_shared(key: &str, value: &[u8], version: u32) -> Result<(), Refused> {
     // SAFETY: pointers and sizes are those of slices that live through the call.
     accepted(unsafe { host::proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), version) })
+}
+
+/// Sends an HTTP request. `proxy_on_http_call_response` follows with the token.
+pub(crate) fn http_call(
+    cluster: &str,
+    headers: &[(&str, &[u8])],
+    body: &[u8],
+    timeout: Duration,
+) -> Result<u32, Refused> {
+    let (headers, trailers, mut token) = (pairs(headers), pairs(&[]), 0);
+    // SAFETY: pointers and sizes are those of buffers that live through the call, and of a local that does.
+    accepted(unsafe {
+        host::proxy_http_call(
+            cluster.as_ptr(),
+            cluster.len(),
+            headers.as_ptr(),
+            headers.len(),
+            body.as_ptr(),
+            body.len(),
+            trailers.as_ptr(),
+            trailers.len(),
+            milliseconds(timeout),
+            &raw mut token,
+        )
+    })?;
+    Ok(token)
+}
+
+/// Makes a unary gRPC call. `service` is a serialized `GrpcService`: see [`crate::host`].
+pub(crate) fn grpc_call(
+    service: &[u8],
+    (name, method): (&str, &str),
+    metadata: &[(&str, &[u8])],
+    message: &[u8],
+    timeout: Duration,
+) -> Result<u32, Refused> {
+    let (metadata, mut token) = (pairs(metadata), 0);
+    // SAFETY: pointers and sizes are those of buffers that live through the call, and of a local that does.
+    accepted(unsafe {
+        host::proxy_grpc_call(
+            service.as_ptr(),
+            service.len(),
+            name.as_ptr(),
+            name.len(),
+            method.as_ptr(),
+            method.len(),
+            metadata.as_ptr(),
+            metadata.len(),
+            message.as_ptr(),
+            message.len(),
+            milliseconds(timeout),
+            &raw mut token,
+        )
+    })?;
+    Ok(token)
+}
+
+/// Opens a gRPC stream. `service` is a serialized `GrpcService`: see [`crate::host`].
+pub(crate) fn grpc_stream(
+    service: &[u8],
+    (name, method): (&str, &str),
+    metadata: &[(&str, &[u8])],
+) -> Result<u32, Refused> {
+    let (metadata, mut token) = (pairs(metadata), 0);
+    // SAFETY: pointers and sizes are those of buffers that live through the call, and of a local that does.
+    accepted(unsafe {
+        host::proxy_grpc_stream(
+            service.as_ptr(),
+            service.len(),
+            name.as_ptr(),
+            name.len(),
+            method.as_ptr(),
+            method.len(),
+            metadata.as_ptr(),
+            metadata.len(),
+            &raw mut token,
+        )
+    })?;
+    Ok(token)
+}
+
+/// Sends a message on a gRPC stream; refused when the stream has just ended.
+pub(crate) fn grpc_send(token: u32, message: &[u8]) -> Result<(), Refused> {
+    // SAFETY: the pointer and the size are those of a slice that lives through the call.
+    accepted(unsafe { host::proxy_grpc_send(token, message.as_ptr(), message.len(), 0) })
+}
+
+/// Ends a gRPC call or stream at once.
+pub(crate) fn grpc_cancel(token: u32) {
+    // SAFETY: takes no pointer.
+    unsafe { host::proxy_grpc_cancel(token) };
+}
+
+/// The message of the status with which a gRPC call or stream has ended, in the callback that tells of it.
+pub(crate) fn grpc_status_message() -> String {
+    let (mut code, mut data, mut size) = (0, null_mut(), 0);
+    // SAFETY: the pointers are to locals that live through the call.
+    let status = unsafe { host::proxy_get_status(&raw mut code, &raw mut data, &raw mut size) };
+    String::from_utf8_lossy(&taken(status, data, size).unwrap_or_default()).into_owned()
+}
+
+fn milliseconds(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }

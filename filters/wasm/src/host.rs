@@ -1,10 +1,10 @@
 //! Envoy as the core sees it: [`Proxy`] over host calls. One [`Host`] belongs to one root context, that is to one
-//! configuration on one worker.
+//! configuration on one worker, and so does all that it opens: Envoy tells the root context how it goes on.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, SystemTime};
@@ -12,13 +12,15 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
+use futures::channel::oneshot;
 use futures::future::LocalBoxFuture;
-use proxy_wasm::hostcalls;
-use proxy_wasm::types::{LogLevel, MetricType};
 use runtime_api::executor::Executor;
-use runtime_api::proxy::{Changed, Closed, Instant, Level, Metric, Proxy, Stream, Version};
+use runtime_api::proxy::{
+    Changed, Closed, HttpRequest, HttpResponse, Instant, Level, Metadata, Method, Metric, Proxy, Stream, Version,
+};
+use tonic::Code;
 
-use crate::abi;
+use crate::abi::{self, Buffer, Map, MetricKind, Refused};
 
 /// Cheap to clone: all clones are the same host.
 #[derive(Clone)]
@@ -33,15 +35,24 @@ struct Shared {
     next_timer: Cell<u64>,
     /// When Envoy will tick next, if it will.
     tick: Cell<Option<Instant>>,
-    /// Streams that are to be opened: only in a callback of the root context, which they shall belong to.
-    opening: RefCell<VecDeque<Rc<Pipe>>>,
-    open: RefCell<BTreeMap<u32, Rc<Pipe>>>,
-    /// Streams that are to be cancelled at the next tick: up to 1.37 Envoy crashes when a stream is cancelled in one
-    /// of its own callbacks.
+    /// gRPC calls and streams under way, by token.
+    grpc: RefCell<BTreeMap<u32, Grpc>>,
+    /// HTTP requests under way, by token.
+    http: RefCell<BTreeMap<u32, oneshot::Sender<Answer<HttpResponse>>>>,
+    /// gRPC calls and streams that are to be cancelled at the next tick: up to 1.37 Envoy crashes when a stream is
+    /// cancelled in one of its own callbacks.
     closing: RefCell<Vec<u32>>,
     /// Whether there will be no more ticks.
     ended: Cell<bool>,
 }
+
+/// Who waits for what comes under a token.
+enum Grpc {
+    Call(oneshot::Sender<Answer<Bytes>>),
+    Stream(Rc<Pipe>),
+}
+
+type Answer<T> = Result<T, Closed>;
 
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -52,8 +63,8 @@ impl fmt::Debug for Host {
 /// Envoy's timer counts whole milliseconds.
 const SHORTEST_TICK: Duration = Duration::from_millis(1);
 
-impl Host {
-    pub(crate) fn new() -> Self {
+impl Default for Host {
+    fn default() -> Self {
         Self(Rc::new(Shared {
             executor: Executor::new(),
             start: std::time::Instant::now(),
@@ -61,13 +72,15 @@ impl Host {
             timers: RefCell::default(),
             next_timer: Cell::new(0),
             tick: Cell::new(None),
-            opening: RefCell::default(),
-            open: RefCell::default(),
+            grpc: RefCell::default(),
+            http: RefCell::default(),
             closing: RefCell::default(),
             ended: Cell::new(false),
         }))
     }
+}
 
+impl Host {
     /// To be called last in each callback of Envoy: runs what can go on.
     pub(crate) fn run(&self) {
         self.0.executor.run();
@@ -78,8 +91,8 @@ impl Host {
         self.0.ended.set(true);
         self.cancel_closing();
         self.0.executor.end();
-        self.0.opening.borrow_mut().clear();
-        self.0.open.borrow_mut().clear();
+        self.0.grpc.borrow_mut().clear();
+        self.0.http.borrow_mut().clear();
         self.0.timers.borrow_mut().clear();
     }
 
@@ -87,14 +100,9 @@ impl Host {
         &self.0.executor
     }
 
-    /// A tick of the root context: opens streams and wakes those whose time has come.
+    /// A tick of the root context: wakes those whose time has come.
     pub(crate) fn on_tick(&self) {
         self.cancel_closing();
-        loop {
-            let next = self.0.opening.borrow_mut().pop_front(); // a statement of its own: opening may ask for more
-            let Some(pipe) = next else { break };
-            self.open(pipe);
-        }
         let now = self.now();
         loop {
             let mut timers = self.0.timers.borrow_mut();
@@ -107,19 +115,15 @@ impl Host {
         self.0.tick.set(None);
         let next = self.0.timers.borrow().keys().next().map(|(at, _)| *at);
         match next {
-            _ if !self.0.opening.borrow().is_empty() || !self.0.closing.borrow().is_empty() => {
-                self.tick_within(SHORTEST_TICK);
-            }
+            _ if !self.0.closing.borrow().is_empty() => self.tick_within(SHORTEST_TICK),
             Some(at) => self.tick_within(at.saturating_sub(now)),
-            None => {
-                let _ = hostcalls::set_tick_period(Duration::ZERO); // no more ticks
-            }
+            None => abi::set_tick_period(Duration::ZERO), // no more ticks
         }
     }
 
     fn cancel_closing(&self) {
         for token in self.0.closing.take() {
-            let _ = hostcalls::cancel_grpc_stream(token);
+            abi::grpc_cancel(token);
         }
     }
 
@@ -129,72 +133,171 @@ impl Host {
         if self.0.tick.get().is_none_or(|tick| at < tick) {
             self.0.tick.set(Some(at));
             // Rounded up, so that a tick never comes before its time.
-            let _ = hostcalls::set_tick_period((time + Duration::from_micros(999)).max(SHORTEST_TICK));
+            abi::set_tick_period((time + Duration::from_micros(999)).max(SHORTEST_TICK));
         }
     }
 
-    fn open(&self, pipe: Rc<Pipe>) {
-        if pipe.dropped.get() {
-            return;
+    /// Lets go of a gRPC call or stream that nobody waits for any more.
+    fn give_up(&self, token: u32) {
+        if self.0.grpc.borrow_mut().remove(&token).is_none() {
+            return; // it has ended
         }
-        // Envoy reads the argument as a serialized GrpcService{envoy_grpc{cluster_name}}; a bare name can abort it.
-        let cluster = pipe.cluster.as_bytes();
-        let (Ok(inner), Ok(outer)) = (u8::try_from(cluster.len()), u8::try_from(cluster.len() + 2)) else {
-            return pipe.arrive(Err(Closed(NAME_TOO_LONG.to_owned())));
-        };
-        let service = [&[0x0a, outer, 0x0a, inner], cluster].concat();
-        let Some(service) = String::from_utf8(service).ok().filter(|_| outer < 0x80) else {
-            return pipe.arrive(Err(Closed(NAME_TOO_LONG.to_owned())));
-        };
-        match hostcalls::open_grpc_stream(&service, "runtime.Tunnel", "Connect", Vec::new()) {
+        if self.0.ended.get() {
+            abi::grpc_cancel(token);
+        } else {
+            self.0.closing.borrow_mut().push(token);
+            self.tick_within(SHORTEST_TICK);
+        }
+    }
+
+    fn open(&self, cluster: &str, method: Method, metadata: Metadata<'_>) -> Box<dyn Stream> {
+        let pipe = Rc::new(Pipe::default());
+        let opened = grpc_service(cluster).and_then(|service| {
+            abi::grpc_stream(&service, method, &values(metadata)).map_err(|refused| no_server(cluster, refused))
+        });
+        match opened {
             Ok(token) => {
                 pipe.token.set(Some(token));
-                let early = std::mem::take(&mut *pipe.early.borrow_mut());
-                if !early.is_empty() {
-                    let _ = hostcalls::send_grpc_stream_message(token, Some(&early), false);
+                self.0.grpc.borrow_mut().insert(token, Grpc::Stream(Rc::clone(&pipe)));
+            }
+            Err(closed) => pipe.arrive(Err(closed)),
+        }
+        Box::new(Connection { host: self.clone(), pipe })
+    }
+
+    /// A message came on a stream, or as the answer to a call, which ends it.
+    pub(crate) fn on_grpc_message(&self, token: u32, size: usize) {
+        let bytes = || abi::bytes(Buffer::GrpcMessage, size).unwrap_or_default().into();
+        let mut grpc = self.0.grpc.borrow_mut();
+        match grpc.get(&token) {
+            Some(Grpc::Stream(pipe)) => pipe.arrive(Ok(bytes())),
+            Some(Grpc::Call(_)) => {
+                if let Some(Grpc::Call(caller)) = grpc.remove(&token) {
+                    let _ = caller.send(Ok(bytes())); // refused when it was given up
                 }
-                self.0.open.borrow_mut().insert(token, pipe);
             }
-            Err(status) => {
-                let text = format!(
-                    "Envoy has no server to offer in cluster {} ({status:?}): its host name cannot be looked up, \
-                     or there is no such cluster",
-                    pipe.cluster
-                );
-                pipe.arrive(Err(Closed(text)));
-            }
+            None => {}
         }
+        drop(grpc);
+        self.run();
     }
 
-    /// Bytes came on a stream.
-    pub(crate) fn on_stream_message(&self, token: u32, size: usize) {
-        let pipe = self.0.open.borrow().get(&token).cloned();
-        if let (Some(pipe), Ok(bytes)) = (pipe, abi::body(abi::Buffer::GrpcMessage, size)) {
-            pipe.arrive(Ok(bytes.into()));
-        }
-    }
-
-    /// A stream ended.
-    pub(crate) fn on_stream_close(&self, token: u32) {
+    /// A stream ended, or a call without an answer.
+    pub(crate) fn on_grpc_close(&self, token: u32, status: u32) {
         self.0.closing.borrow_mut().retain(|closing| *closing != token);
-        let Some(pipe) = self.0.open.borrow_mut().remove(&token) else { return };
-        pipe.token.set(None);
-        let message = hostcalls::get_grpc_status().ok().and_then(|(_, message)| message).unwrap_or_default();
+        let ended = self.0.grpc.borrow_mut().remove(&token);
+        let Some(ended) = ended else { return };
+        let message = abi::grpc_status_message();
         // The second is how Envoy calls an end that came from the server in the course of things.
         let plain = matches!(message.as_str(), "" | "via_upstream");
-        let why = if plain { "the server closed the connection".to_owned() } else { message };
-        pipe.arrive(Err(Closed(why)));
+        let text = if plain { "the server closed the connection".to_owned() } else { message };
+        let closed = Err(Closed { code: Code::from_i32(status.cast_signed()), text });
+        match ended {
+            Grpc::Stream(pipe) => {
+                pipe.token.set(None);
+                pipe.arrive(closed.map(|()| Bytes::new()));
+            }
+            Grpc::Call(caller) => drop(caller.send(closed.map(|()| Bytes::new()))),
+        }
+        self.run();
+    }
+
+    /// An HTTP request was answered; no headers tell that it was not.
+    pub(crate) fn on_http_response(&self, token: u32, headers: usize, size: usize) {
+        let caller = self.0.http.borrow_mut().remove(&token);
+        let Some(caller) = caller else { return };
+        let mut status = None;
+        if headers > 0
+            && let Ok(headers) = abi::headers(Map::CallHeaders)
+        {
+            headers.each(|name, value| {
+                if name == ":status" {
+                    status = value.parse().ok();
+                }
+            });
+        }
+        let body = || abi::bytes(Buffer::CallBody, size).unwrap_or_default().into();
+        let answer = status.map(|status| HttpResponse { status, body: body() });
+        let _ = caller.send(answer.ok_or_else(|| Closed::unavailable("no server answered, or not in time")));
+        self.run();
     }
 }
 
-const NAME_TOO_LONG: &str = "the name of the cluster is longer than 120 bytes";
+/// Envoy reads its argument as a serialized `GrpcService{envoy_grpc{cluster_name}}`; a bare name can abort it.
+fn grpc_service(cluster: &str) -> Result<Vec<u8>, Closed> {
+    let name = cluster.as_bytes();
+    match (u8::try_from(name.len()), u8::try_from(name.len() + 2)) {
+        (Ok(inner), Ok(outer)) if outer < 0x80 => Ok([&[0x0a, outer, 0x0a, inner], name].concat()),
+        _ => Err(Closed::unavailable("the name of the cluster is longer than 120 bytes")),
+    }
+}
+
+fn no_server(cluster: &str, Refused(status): Refused) -> Closed {
+    Closed::unavailable(format!(
+        "Envoy has no server to offer in cluster {cluster} (status {status}): its host name cannot be looked up, or \
+         there is no such cluster"
+    ))
+}
+
+fn values(metadata: Metadata<'_>) -> Vec<(&str, &[u8])> {
+    metadata.iter().map(|(name, value)| (*name, value.as_bytes())).collect()
+}
 
 impl Proxy for Host {
     fn connect(&self, cluster: &str) -> Box<dyn Stream> {
-        let pipe = Rc::new(Pipe { cluster: cluster.to_owned(), ..Pipe::default() });
-        self.0.opening.borrow_mut().push_back(Rc::clone(&pipe));
-        self.tick_within(SHORTEST_TICK);
-        Box::new(Connection { host: self.clone(), pipe })
+        self.open(cluster, ("runtime.Tunnel", "Connect"), &[])
+    }
+
+    fn grpc_stream(&self, cluster: &str, method: Method, metadata: Metadata<'_>) -> Box<dyn Stream> {
+        self.open(cluster, method, metadata)
+    }
+
+    fn grpc(
+        &self,
+        cluster: &str,
+        method: Method,
+        metadata: Metadata<'_>,
+        message: &[u8],
+        timeout: Duration,
+    ) -> LocalBoxFuture<'static, Result<Bytes, Closed>> {
+        let called = grpc_service(cluster).and_then(|service| {
+            let metadata = values(metadata);
+            let called = abi::grpc_call(&service, method, &metadata, message, timeout);
+            called.map_err(|refused| no_server(cluster, refused))
+        });
+        let token = match called {
+            Ok(token) => token,
+            Err(closed) => return ready(Err(closed)).boxed_local(),
+        };
+        let (caller, answer) = oneshot::channel();
+        self.0.grpc.borrow_mut().insert(token, Grpc::Call(caller));
+        let guard = Call { host: self.clone(), token };
+        async move {
+            let answer = answer.await.unwrap_or_else(|_| Err(Closed::unavailable("it was given up")));
+            drop(guard);
+            answer
+        }
+        .boxed_local()
+    }
+
+    fn http(
+        &self,
+        cluster: &str,
+        request: HttpRequest<'_>,
+        timeout: Duration,
+    ) -> LocalBoxFuture<'static, Result<HttpResponse, Closed>> {
+        let pseudo = [(":method", request.method), (":path", request.path), (":authority", request.host)];
+        let headers = [values(&pseudo), values(request.headers)].concat();
+        match abi::http_call(cluster, &headers, request.body, timeout) {
+            Ok(token) => {
+                let (caller, answer) = oneshot::channel();
+                self.0.http.borrow_mut().insert(token, caller);
+                answer
+                    .map(|answer| answer.unwrap_or_else(|_| Err(Closed::unavailable("it was given up"))))
+                    .boxed_local()
+            }
+            Err(refused) => ready(Err(no_server(cluster, refused))).boxed_local(),
+        }
     }
 
     fn sleep(&self, time: Duration) -> LocalBoxFuture<'static, ()> {
@@ -242,28 +345,28 @@ impl Proxy for Host {
 
     fn log(&self, level: Level, line: &str) {
         let level = match level {
-            Level::Debug => LogLevel::Debug,
-            Level::Info => LogLevel::Info,
-            Level::Warn => LogLevel::Warn,
-            Level::Error => LogLevel::Error,
+            Level::Debug => 1,
+            Level::Info => 2,
+            Level::Warn => 3,
+            Level::Error => 4,
         };
-        let _ = hostcalls::log(level, line);
+        abi::log(level, line);
     }
 
     fn counter(&self, name: &str) -> Metric {
-        Metric(hostcalls::define_metric(MetricType::Counter, name).unwrap_or_default())
+        Metric(abi::metric(MetricKind::Counter, name))
     }
 
     fn histogram(&self, name: &str) -> Metric {
-        Metric(hostcalls::define_metric(MetricType::Histogram, name).unwrap_or_default())
+        Metric(abi::metric(MetricKind::Histogram, name))
     }
 
     fn add(&self, counter: Metric, by: u64) {
-        let _ = hostcalls::increment_metric(counter.0, i64::try_from(by).unwrap_or(i64::MAX));
+        abi::increment(counter.0, by);
     }
 
     fn record(&self, histogram: Metric, value: u64) {
-        let _ = hostcalls::record_metric(histogram.0, value);
+        abi::record(histogram.0, value);
     }
 }
 
@@ -279,16 +382,24 @@ impl Drop for Timer {
     }
 }
 
+/// Cancels its call when it ends before an answer has come.
+struct Call {
+    host: Host,
+    token: u32,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.host.give_up(self.token);
+    }
+}
+
 /// A stream as both sides see it.
 #[derive(Debug, Default)]
 struct Pipe {
-    cluster: String,
     token: Cell<Option<u32>>,
-    /// What was sent before the stream was opened.
-    early: RefCell<Vec<u8>>,
     arrived: RefCell<VecDeque<Result<Bytes, Closed>>>,
     waker: RefCell<Option<Waker>>,
-    dropped: Cell<bool>,
 }
 
 impl Pipe {
@@ -309,15 +420,8 @@ struct Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.pipe.dropped.set(true);
         if let Some(token) = self.pipe.token.take() {
-            self.host.0.open.borrow_mut().remove(&token);
-            if self.host.0.ended.get() {
-                let _ = hostcalls::cancel_grpc_stream(token);
-            } else {
-                self.host.0.closing.borrow_mut().push(token);
-                self.host.tick_within(SHORTEST_TICK);
-            }
+            self.host.give_up(token);
         }
     }
 }
@@ -325,12 +429,8 @@ impl Drop for Connection {
 #[async_trait(?Send)]
 impl Stream for Connection {
     fn send(&self, bytes: &[u8]) {
-        match self.pipe.token.get() {
-            // Refused when the stream has just ended, which the close that follows tells.
-            Some(token) => {
-                let _ = hostcalls::send_grpc_stream_message(token, Some(bytes), false);
-            }
-            None => self.pipe.early.borrow_mut().extend_from_slice(bytes),
+        if let Some(token) = self.pipe.token.get() {
+            let _ = abi::grpc_send(token, bytes); // refused when it has just ended, which the close that follows tells
         }
     }
 

@@ -5,8 +5,6 @@ use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use http::Method;
-use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::Action;
 use runtime_api::Runtime;
 use runtime_api::api::call::{ACCEPTED_ENCODINGS, Head, Reply};
 use runtime_api::api::http::{Request, Response};
@@ -14,6 +12,7 @@ use runtime_api::executor::Task;
 use tonic::Code;
 
 use crate::abi::{self, Buffer, Map};
+use crate::entry::Action;
 use crate::host::Host;
 
 /// What tells the Lua filter to give the reply a body.
@@ -82,7 +81,7 @@ impl HttpStream {
         if size == 0 {
             return;
         }
-        if let Ok(bytes) = abi::body(Buffer::RequestBody, size) {
+        if let Ok(bytes) = abi::bytes(Buffer::RequestBody, size) {
             if self.body.is_empty() {
                 self.body = Bytes::from(bytes).into();
             } else {
@@ -155,19 +154,16 @@ fn base64(bytes: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes)
 }
 
-impl Context for HttpStream {
+impl HttpStream {
     /// The stream has ended, answered or not. A call that is still under way is cancelled.
-    fn on_done(&mut self) -> bool {
+    pub(crate) fn end(mut self) {
         if let Some(task) = self.task.take().filter(|task| !task.is_done()) {
             drop(task);
             self.host.run();
         }
-        true
     }
-}
 
-impl HttpContext for HttpStream {
-    fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+    pub(crate) fn on_request_headers(&mut self, end_of_stream: bool) -> Action {
         self.read_headers();
         if end_of_stream {
             self.dispatch();
@@ -176,7 +172,7 @@ impl HttpContext for HttpStream {
         Action::Pause
     }
 
-    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+    pub(crate) fn on_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         if self.state == State::Taken {
             self.body.clear();
             let _ = abi::set_body(Buffer::RequestBody, size, &[]);
@@ -195,7 +191,7 @@ impl HttpContext for HttpStream {
         Action::Pause
     }
 
-    fn on_http_request_trailers(&mut self, _count: usize) -> Action {
+    pub(crate) fn on_request_trailers(&mut self) -> Action {
         if self.state == State::Request {
             self.dispatch();
             self.host.run();
@@ -203,7 +199,7 @@ impl HttpContext for HttpStream {
         Action::Pause
     }
 
-    fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
+    pub(crate) fn on_response_headers(&mut self) -> Action {
         if self.frame.borrow().is_some() {
             let headers: [(&str, &[u8]); 2] = [(":status", b"200"), ("content-type", b"application/grpc")];
             let _ = abi::set_headers(Map::ResponseHeaders, &headers);
@@ -211,7 +207,7 @@ impl HttpContext for HttpStream {
         Action::Continue
     }
 
-    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+    pub(crate) fn on_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         if end_of_stream && let Some(frame) = self.frame.borrow_mut().take() {
             let _ = abi::set_body(Buffer::ResponseBody, size, &frame);
             let _ = abi::add_header(Map::ResponseTrailers, "grpc-status", "0");

@@ -19,6 +19,10 @@ const MOST_WAITING: usize = 16 * 1024;
 /// The same in bytes of commands.
 const MOST_WAITING_BYTES: usize = 64 * 1024 * 1024;
 
+/// Writes that may wait for replies at the same time. What is asked for meanwhile goes out together with the next:
+/// Redis would not look at it any sooner, and every write costs Envoy a pass through the tunnel.
+const MOST_FLIGHTS: usize = 2;
+
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: Box<dyn Stream>,
@@ -26,6 +30,8 @@ pub(super) struct Connection {
     /// server is known not to have run.
     open: Cell<bool>,
     held: RefCell<BytesMut>,
+    /// For each write under way how many exchanges will have ended when all its replies are there.
+    flights: RefCell<VecDeque<u64>>,
     waiting: RefCell<VecDeque<Waiting>>,
     waiting_bytes: Cell<usize>,
     /// Exchanges begun and ended, and chunks received: what the watch goes by.
@@ -50,6 +56,7 @@ impl Connection {
             stream,
             open: Cell::new(false),
             held: RefCell::default(),
+            flights: RefCell::default(),
             waiting: RefCell::default(),
             waiting_bytes: Cell::new(0),
             begun: Cell::new(0),
@@ -69,12 +76,19 @@ impl Connection {
         if count >= MOST_WAITING || self.waiting_bytes.get() + commands.len() > MOST_WAITING_BYTES {
             return Err(Error::Busy(count));
         }
-        if self.open.get() {
-            self.stream.send(commands);
-        } else {
-            self.held.borrow_mut().extend_from_slice(commands);
+        self.held.borrow_mut().extend_from_slice(commands);
+        let answer = self.wait(wanted, commands.len());
+        self.launch();
+        Ok(answer)
+    }
+
+    /// Sends what is held back, if it may go.
+    fn launch(&self) {
+        let mut flights = self.flights.borrow_mut();
+        if self.open.get() && flights.len() < MOST_FLIGHTS && !self.held.borrow().is_empty() {
+            self.stream.send(&self.held.take());
+            flights.push_back(self.begun.get());
         }
-        Ok(self.wait(wanted, commands.len()))
     }
 
     fn wait(&self, wanted: usize, bytes: usize) -> Answer {
@@ -125,10 +139,7 @@ impl Connection {
             }
         }
         self.open.set(true);
-        let held = self.held.take();
-        if !held.is_empty() {
-            self.stream.send(&held);
-        }
+        self.launch();
         Ok(())
     }
 
@@ -143,6 +154,7 @@ impl Connection {
             {
                 self.answer(reply)?;
             }
+            self.launch();
         }
     }
 
@@ -157,6 +169,7 @@ impl Connection {
             && let Some(done) = queue.pop_front()
         {
             self.ended.set(self.ended.get() + 1);
+            self.flights.borrow_mut().pop_front_if(|last| *last <= self.ended.get());
             self.waiting_bytes.set(self.waiting_bytes.get().saturating_sub(done.bytes));
             let _ = done.caller.send(Ok(done.replies)); // refused when the call was cancelled
         }
@@ -176,8 +189,9 @@ impl Connection {
 
     /// Tells all who wait that nothing will come.
     pub(super) fn end(&self, why: &str) {
-        for waiting in self.waiting.take() {
-            let error = if self.open.get() { Error::Lost(why.to_owned()) } else { Error::Unreachable(why.to_owned()) };
+        let sent = self.flights.borrow().back().map_or(0, |last| last.saturating_sub(self.ended.get()));
+        for (waiting, number) in self.waiting.take().into_iter().zip(1..) {
+            let error = if number <= sent { Error::Lost(why.to_owned()) } else { Error::Unreachable(why.to_owned()) };
             let _ = waiting.caller.send(Err(error));
         }
     }
