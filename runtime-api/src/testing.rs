@@ -16,6 +16,7 @@ use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::{Either, LocalBoxFuture, select};
 
+use crate::api::Conversation;
 use crate::api::call::{Head, Reply};
 use crate::executor::Executor;
 use crate::proxy::{
@@ -540,4 +541,55 @@ pub fn call_with(
     let Reply::Message(body) = Reply::message(request) else { return world.start(std::future::pending()) };
     let worker = Rc::clone(worker);
     world.start(async move { worker.grpc(&head, body).await })
+}
+
+/// A streaming call as the app sees it.
+#[derive(Debug)]
+pub struct Talk {
+    world: World,
+    conversation: Conversation,
+    ended: Started<tonic::Status>,
+}
+
+/// Starts a streaming call of a method, as `/service/Method`; none if no such stream is served.
+pub fn talk(world: &World, worker: &Rc<crate::Runtime>, path: &str) -> Option<Talk> {
+    let head = Head { path: path.to_owned(), ..Head::default() };
+    let conversation = worker.conversation(&head)?;
+    let (worker, own) = (Rc::clone(worker), conversation.clone());
+    let ended = world.start(async move { worker.converse(&head, &own).await });
+    Some(Talk { world: world.clone(), conversation, ended })
+}
+
+impl Talk {
+    /// Sends a message.
+    pub fn send(&self, message: &impl prost::Message) {
+        if let Reply::Message(frame) = Reply::message(message) {
+            self.conversation.receive(&frame);
+        }
+        self.world.run();
+    }
+
+    /// Says that no more messages will come.
+    pub fn half_close(&self) {
+        self.conversation.half_close();
+        self.world.run();
+    }
+
+    /// The next message from the runtime, if one is there.
+    pub fn next<M: prost::Message + Default>(&self) -> Option<M> {
+        self.world.run();
+        M::decode(self.conversation.take_frame()?.slice(crate::api::call::FRAME_HEADER..)).ok()
+    }
+
+    /// How the stream has ended, once.
+    pub fn status(&self) -> Option<tonic::Status> {
+        self.world.run();
+        self.ended.outcome()
+    }
+
+    /// Goes away without a word.
+    pub fn cancel(self) {
+        self.ended.cancel();
+        self.world.run();
+    }
 }

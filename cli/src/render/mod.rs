@@ -6,7 +6,7 @@ mod template;
 use std::net::IpAddr;
 use std::path::Path;
 
-use runtime_api::component::{Tls, Upstream};
+use runtime_api::component::{Protocol, Tls, Upstream};
 use runtime_api::config::{Component, Config, Listen};
 use serde_json::{Value, json};
 
@@ -18,6 +18,9 @@ const ADMIN: &str = include_str!("templates/admin.yaml");
 const LISTENER: &str = include_str!("templates/listener.yaml");
 const FILTERS: &str = include_str!("templates/filters.yaml");
 const CLUSTER: &str = include_str!("templates/cluster.yaml");
+const TUNNEL: &str = include_str!("templates/tunnel.yaml");
+const HTTP1: &str = include_str!("templates/http1.yaml");
+const GRPC: &str = include_str!("templates/grpc.yaml");
 const STATIC: &str = include_str!("templates/static.yaml");
 const DNS: &str = include_str!("templates/dns.yaml");
 const TLS: &str = include_str!("templates/tls.yaml");
@@ -95,27 +98,40 @@ fn listeners(config: &Config, document: &Value, machine: Machine<'_>) -> Result<
 
 fn clusters(config: &Config, machine: Machine<'_>) -> Result<String, Failure> {
     let mut text = String::new();
-    for component in config.components.iter().filter(|component| !component.cluster_exists) {
-        if let Some(upstream) = (component.driver.upstream)(&component.settings) {
+    let mut explained = Vec::new();
+    for component in &config.components {
+        for upstream in (component.driver.upstreams)(&component.settings) {
+            if component.cluster_exists && upstream.suffix.is_empty() {
+                continue;
+            }
             let cluster = cluster(component, &upstream, machine)?;
-            text += &if text.is_empty() { cluster } else { without_comments(&cluster) };
+            let known = explained.contains(&upstream.protocol);
+            text += &if known { without_comments(&cluster) } else { cluster };
+            explained.push(upstream.protocol);
         }
     }
     Ok(if text.is_empty() { "clusters: []\n".to_owned() } else { format!("clusters:\n{text}") })
 }
 
 fn cluster(component: &Component, upstream: &Upstream, machine: Machine<'_>) -> Result<String, Failure> {
-    let discovery = if upstream.host.parse::<IpAddr>().is_ok() { STATIC } else { DNS };
+    let by_address = upstream.endpoints.iter().all(|(host, _)| host.parse::<IpAddr>().is_ok());
+    let discovery = if by_address { STATIC } else { DNS };
     let tls = upstream.tls.as_ref().map_or(Ok(String::new()), |settings| tls(settings, machine))?;
+    let protocol = match upstream.protocol {
+        Protocol::Tcp => fill(TUNNEL, &[("module", module(machine, filters::TUNNEL))])?,
+        Protocol::Http1 => HTTP1.to_owned(),
+        Protocol::Grpc => GRPC.to_owned(),
+    };
+    let name = component.upstream(upstream);
+    let endpoint = |(host, port): &(String, u16)| json!({"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}});
     fill(
         CLUSTER,
         &[
-            ("name", Part::Value(json!(component.cluster))),
-            ("stat_name", Part::Value(json!(component.cluster.replace('.', "_")))),
+            ("name", Part::Value(json!(name))),
+            ("stat_name", Part::Value(json!(name.replace('.', "_")))),
             ("discovery", Part::Block(discovery.to_owned())),
-            ("host", Part::Value(json!(upstream.host))),
-            ("port", Part::Value(json!(upstream.port))),
-            ("module", module(machine, filters::TUNNEL)),
+            ("endpoints", Part::Value(upstream.endpoints.iter().map(endpoint).collect())),
+            ("protocol", Part::Block(protocol)),
             ("tls", Part::Block(tls)),
         ],
     )

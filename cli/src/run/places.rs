@@ -120,8 +120,11 @@ fn place(component: &Component) -> String {
     if component.cluster_exists {
         return format!("cluster {}", component.cluster);
     }
-    match (component.driver.upstream)(&component.settings) {
-        Some(upstream) => host_and_port(&upstream.host, upstream.port),
-        None => "in Envoy".to_owned(),
-    }
+    let upstreams = (component.driver.upstreams)(&component.settings);
+    let servers: Vec<String> = upstreams
+        .iter()
+        .flat_map(|upstream| &upstream.endpoints)
+        .map(|(host, port)| host_and_port(host, *port))
+        .collect();
+    if servers.is_empty() { "in Envoy".to_owned() } else { servers.join(", ") }
 }

@@ -103,7 +103,7 @@ fn length(prefix: [u8; 4]) -> usize {
 /// The one message in the body of a unary call.
 #[inline(never)]
 pub fn message(body: &Bytes, encoding: Option<&str>, limit: usize) -> Result<Bytes, Status> {
-    let Some((&[compressed, a, b, c, d], rest)) = body.split_first_chunk::<FRAME_HEADER>() else {
+    let Some((&[flags, a, b, c, d], rest)) = body.split_first_chunk::<FRAME_HEADER>() else {
         return Err(Status::internal(match body.len() {
             0 => "the call ended without a message".to_owned(),
             length => format!("the frame of the message is cut off after {length} bytes"),
@@ -120,8 +120,25 @@ pub fn message(body: &Bytes, encoding: Option<&str>, limit: usize) -> Result<Byt
     if rest.len() > length {
         return Err(Status::internal("the method takes one message, and more came"));
     }
-    let message = body.slice(FRAME_HEADER..);
-    match (compressed, encoding) {
+    unpacked(flags, body.slice(FRAME_HEADER..), encoding, limit)
+}
+
+/// Takes the next message off a body that goes on; none when it has not come as a whole.
+pub fn next_message(body: &mut BytesMut, encoding: Option<&str>, limit: usize) -> Result<Option<Bytes>, Status> {
+    let Some((&[flags, a, b, c, d], rest)) = body.split_first_chunk::<FRAME_HEADER>() else { return Ok(None) };
+    let length = length([a, b, c, d]);
+    if length > limit {
+        return Err(too_large(limit));
+    }
+    if rest.len() < length {
+        return Ok(None);
+    }
+    let message = body.split_to(FRAME_HEADER + length).freeze().slice(FRAME_HEADER..);
+    unpacked(flags, message, encoding, limit).map(Some)
+}
+
+fn unpacked(flags: u8, message: Bytes, encoding: Option<&str>, limit: usize) -> Result<Bytes, Status> {
+    match (flags, encoding) {
         (0, _) => Ok(message),
         (1, Some("gzip")) => inflate(&message, limit),
         (1, None | Some("identity")) => {

@@ -2,6 +2,7 @@
 //! for all of them (framing, the token, deadlines, metrics, statuses) happens here, around it.
 
 pub mod call;
+mod conversation;
 pub mod dialect;
 pub mod http;
 mod metadata;
@@ -24,6 +25,7 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::proxy::{Level, Proxy};
 use call::{Head, Reply};
+pub use conversation::Conversation;
 use dialect::{DIALECTS, Dialect};
 
 const HEALTH: &str = "grpc.health.v1.Health";
@@ -48,6 +50,11 @@ pub struct Call {
 }
 
 impl Call {
+    fn new(service: &str) -> Self {
+        let dialect = DIALECTS.into_iter().find(|dialect| dialect.service == service).unwrap_or(DIALECTS[0]);
+        Self { dialect, component: RefCell::default() }
+    }
+
     /// Notes which component the call concerns, for metrics and texts.
     pub fn concerns(&self, block: Block, component: &str) {
         *self.component.borrow_mut() = Some((block, component.to_owned()));
@@ -89,10 +96,7 @@ impl Runtime {
     pub async fn grpc(&self, head: &Head, body: Bytes) -> Reply {
         let started = self.proxy.now();
         let (service, method) = head.method();
-        let call = Call {
-            dialect: DIALECTS.into_iter().find(|dialect| dialect.service == service).unwrap_or(DIALECTS[0]),
-            component: RefCell::default(),
-        };
+        let call = Call::new(service);
         let limit = self.config.limits.max_request_bytes;
         let reply = if self.admits(head.token.as_deref()) {
             match call::message(&body, head.encoding.as_deref(), limit) {
@@ -100,7 +104,7 @@ impl Runtime {
                 Err(status) => status.into(),
             }
         } else {
-            Status::unauthenticated("invalid api token: the metadata field dapr-api-token is missing or wrong").into()
+            invalid_token().into()
         };
         self.account(&call, service, method, started, &reply);
         reply
@@ -119,6 +123,56 @@ impl Runtime {
                 let time = humantime::format_duration(time);
                 Status::deadline_exceeded(format!("{who} has not answered within {time}")).into()
             }
+        }
+    }
+
+    /// Begins a streaming call, if the method is one that is served so: the filter then feeds the conversation and
+    /// runs [`Runtime::converse`]. Any other call is unary.
+    pub fn conversation(&self, head: &Head) -> Option<Conversation> {
+        let (service, method) = head.method();
+        let stream =
+            proto::method(service, method).is_some_and(|method| method.client_streaming || method.server_streaming);
+        (stream && is_stream_served(service, method))
+            .then(|| Conversation::new(head.encoding.clone(), self.config.limits.max_request_bytes))
+    }
+
+    /// Serves a streaming call to its end and gives its status. It lasts as long as the app wants it to: a deadline
+    /// holds only where the app set one.
+    pub async fn converse(&self, head: &Head, conversation: &Conversation) -> Status {
+        let started = self.proxy.now();
+        let (service, method) = head.method();
+        let call = Call::new(service);
+        let status = if self.admits(head.token.as_deref()) {
+            let served = self.serve_stream(&call, service, method, conversation);
+            match head.timeout {
+                None => served.await,
+                Some(time) => match select(served, self.proxy.sleep(time)).await {
+                    Either::Left((status, _)) => status,
+                    Either::Right(((), _)) => Status::deadline_exceeded(format!(
+                        "the stream was open for {}, the deadline that the app gave it",
+                        humantime::format_duration(time)
+                    )),
+                },
+            }
+        } else {
+            invalid_token()
+        };
+        self.account(&call, service, method, started, &Reply::from(status.clone()));
+        status
+    }
+
+    /// The table of streaming methods.
+    fn serve_stream<'a>(
+        &'a self,
+        call: &'a Call,
+        service: &'a str,
+        method: &'a str,
+        conversation: &'a Conversation,
+    ) -> LocalBoxFuture<'a, Status> {
+        let _ = (self, call);
+        match (service, method) {
+            (HEALTH, "Watch") => Box::pin(ended(watch_health(conversation))),
+            _ => Box::pin(ready(unserved_status(service, method))),
         }
     }
 
@@ -198,14 +252,45 @@ fn health(request: &proto_health::HealthCheckRequest) -> Result<proto_health::He
     Err(Status::not_found(format!("unknown service {name:?}")))
 }
 
+fn invalid_token() -> Status {
+    Status::unauthenticated("invalid api token: the metadata field dapr-api-token is missing or wrong")
+}
+
+/// The streaming methods that [`Runtime::serve_stream`] serves.
+fn is_stream_served(service: &str, method: &str) -> bool {
+    matches!((service, method), (HEALTH, "Watch"))
+}
+
+/// The status with which a stream ends that its handler has ended so.
+async fn ended(handler: impl Future<Output = Result<(), Status>>) -> Status {
+    match handler.await {
+        Ok(()) => Status::ok(""),
+        Err(status) => status,
+    }
+}
+
+/// `grpc.health.v1.Health/Watch`: the status of a service, and then each change of it. A service that is served is so
+/// for as long as the filter runs; of one that is not known it is said, and the stream stays open.
+async fn watch_health(conversation: &Conversation) -> Result<(), Status> {
+    let request: Option<proto_health::HealthCheckRequest> = conversation.request().await?;
+    let request = request.ok_or_else(|| Status::internal("the call ended without a message"))?;
+    let unknown = proto_health::health_check_response::ServingStatus::ServiceUnknown.into();
+    let response = health(&request).unwrap_or(proto_health::HealthCheckResponse { status: unknown });
+    conversation.reply(&response)?;
+    std::future::pending().await
+}
+
 /// What is said of a method that is not served.
 fn unserved(service: &str, method: &str) -> Reply {
+    unserved_status(service, method).into()
+}
+
+fn unserved_status(service: &str, method: &str) -> Status {
     Status::unimplemented(match proto::method(service, method) {
         Some(_) => format!("{service}/{method} is not served by this version of Envoy Runtime"),
         None if proto::is_service(service) => format!("unknown method {method} for service {service}"),
         None => format!("unknown service {service}"),
     })
-    .into()
 }
 
 /// A point in time as RFC 3339 has it, in UTC and whole seconds.

@@ -12,6 +12,14 @@ use crate::proxy::Proxy;
 pub enum Block {
     /// Keys and values.
     State,
+    /// Items of configuration, and what changes in them.
+    Configuration,
+    /// Locks that apps share.
+    Lock,
+    /// Numbers that rise.
+    Sequencer,
+    /// Secrets of the app.
+    Secrets,
 }
 
 impl Block {
@@ -19,6 +27,10 @@ impl Block {
     pub const fn name(self) -> &'static str {
         match self {
             Self::State => "state",
+            Self::Configuration => "configuration",
+            Self::Lock => "lock",
+            Self::Sequencer => "sequencer",
+            Self::Secrets => "secretstores",
         }
     }
 
@@ -26,6 +38,7 @@ impl Block {
     pub const fn fields(self) -> &'static [Field] {
         match self {
             Self::State => state::FIELDS,
+            Self::Configuration | Self::Lock | Self::Sequencer | Self::Secrets => &[],
         }
     }
 }
@@ -45,8 +58,8 @@ pub struct Driver {
     pub fields: &'static [Field],
     /// What a table of fields cannot say: rules between fields.
     pub check: fn(&Settings, &Path, &mut Report),
-    /// The servers that Envoy must have a cluster for.
-    pub upstream: fn(&Settings) -> Option<Upstream>,
+    /// The servers that Envoy must have clusters for.
+    pub upstreams: fn(&Settings) -> Vec<Upstream>,
     /// Makes the component.
     pub build: Build,
 }
@@ -69,15 +82,28 @@ pub struct Environment {
     pub limits: config::Limits,
 }
 
-/// A server that Envoy must have a cluster for.
+/// Servers that Envoy must have a cluster for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
-    /// A name or an IP address.
-    pub host: String,
-    /// The TCP port.
-    pub port: u16,
+    /// What is added to the name of the component's cluster; empty for its first, which may be the operator's own.
+    pub suffix: String,
+    /// What the servers speak.
+    pub protocol: Protocol,
+    /// The servers, alike: a name or an IP address, and the TCP port.
+    pub endpoints: Vec<(String, u16)>,
     /// How the cluster speaks TLS, if it does.
     pub tls: Option<Tls>,
+}
+
+/// How the core speaks to the servers of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Bytes on a connection: [`Proxy::connect`].
+    Tcp,
+    /// Requests: [`Proxy::http`].
+    Http1,
+    /// Calls and streams: [`Proxy::grpc`] and [`Proxy::grpc_stream`].
+    Grpc,
 }
 
 /// TLS of a cluster. Paths are files on the machine that runs Envoy.

@@ -13,7 +13,7 @@ use serde_json::Value;
 pub use field::{Field, Kind, Path, Presence, Problem, Report, Settings, Severity, Step};
 pub use field::{check, parse_address, suggest, unix_path};
 
-use crate::component::{DRIVERS, Driver};
+use crate::component::{DRIVERS, Driver, Upstream};
 
 /// The fields of the document itself.
 pub const FIELDS: &[Field] = &[
@@ -268,6 +268,18 @@ impl Component {
             cluster: cluster.map_or_else(|| format!("runtime.{}.{name}", driver.block.name()), str::to_owned),
             cluster_exists: cluster.is_some(),
         })
+    }
+}
+
+impl Component {
+    /// The name of the Envoy cluster that leads to these of its servers.
+    pub fn upstream(&self, upstream: &Upstream) -> String {
+        self.cluster_of(&upstream.suffix)
+    }
+
+    /// The name of the Envoy cluster with this suffix.
+    pub fn cluster_of(&self, suffix: &str) -> String {
+        if suffix.is_empty() { self.cluster.clone() } else { format!("{}.{suffix}", self.cluster) }
     }
 }
 

@@ -30,7 +30,7 @@ pub const DRIVER: Driver = Driver {
     capabilities: &["ETAG", "TRANSACTIONAL", "TTL"],
     fields: FIELDS,
     check: |_, _, _| {},
-    upstream: |_| None,
+    upstreams: |_| Vec::new(),
     build: Build::State(|environment| Rc::new(InMemory(Rc::new(Area::new(environment))))),
 };
 

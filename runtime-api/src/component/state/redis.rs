@@ -10,7 +10,7 @@ use std::rc::Rc;
 use async_trait::async_trait;
 
 use super::{Concurrency, Delete, Error, Item, Operation, Store, Ttl, Write};
-use crate::component::{Block, Build, Driver, Environment, Tls, Upstream};
+use crate::component::{Block, Build, Driver, Environment, Protocol, Tls, Upstream};
 use crate::config::{Field, Kind, Path, Report, Settings, parse_address};
 use crate::protocol::redis::{self, Client, Login, Reply};
 
@@ -22,7 +22,7 @@ pub const DRIVER: Driver = Driver {
     capabilities: &["ETAG", "TRANSACTIONAL", "TTL"],
     fields: FIELDS,
     check,
-    upstream,
+    upstreams,
     build: Build::State(|environment| Rc::new(Redis::new(environment))),
 };
 
@@ -80,15 +80,15 @@ fn check(settings: &Settings, path: &Path, report: &mut Report) {
     }
 }
 
-fn upstream(settings: &Settings) -> Option<Upstream> {
-    let (host, port) = parse_address(settings.text("redisHost")?)?;
+fn upstreams(settings: &Settings) -> Vec<Upstream> {
+    let Some((host, port)) = settings.text("redisHost").and_then(parse_address) else { return Vec::new() };
     let file = |field| settings.text(field).map(str::to_owned);
     let tls = settings.flag("enableTLS").then(|| Tls {
         server_name: host.to_owned(),
         ca_file: file("caCert"),
         certificate: file("clientCert").zip(file("clientKey")),
     });
-    Some(Upstream { host: host.to_owned(), port, tls })
+    vec![Upstream { suffix: String::new(), protocol: Protocol::Tcp, endpoints: vec![(host.to_owned(), port)], tls }]
 }
 
 /// Writes an item. KEYS: the key. ARGV: the etag or "0"; the value; "0" to leave the mark of a first write, else "1";

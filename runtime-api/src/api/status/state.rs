@@ -1,18 +1,14 @@
-//! Failures and the statuses that tell an app of them: the only place that knows gRPC codes and the texts of the
-//! incumbents, which apps and their tests compare.
+//! Failures of the State API.
 
-use bytes::Bytes;
-use prost::Message;
-use prost_types::Any;
 use tonic::{Code, Status};
-use tonic_types::pb;
 
-use super::dialect::Dialect;
+use super::with_details;
+use crate::api::dialect::Dialect;
 use crate::component::{Block, state};
 
 /// Why a call of the State API failed.
 #[derive(Debug)]
-pub(super) enum StateFailure<'a> {
+pub(in crate::api) enum StateFailure<'a> {
     /// There is no state store at all.
     NotConfigured(&'a str),
     /// There is none of that name.
@@ -39,7 +35,7 @@ pub(super) enum StateFailure<'a> {
 
 impl StateFailure<'_> {
     /// The status for an app that called by this dialect.
-    pub(super) fn status(self, dialect: &Dialect) -> Status {
+    pub(in crate::api) fn status(self, dialect: &Dialect) -> Status {
         use StateFailure as F;
         let (code, reason, store, text) = match self {
             F::NotConfigured(store) => (
@@ -103,26 +99,8 @@ impl StateFailure<'_> {
                 format!("error while executing state transaction: {cause}"),
             ),
         };
-        let Some(domain) = dialect.error_domain else { return Status::new(code, text) };
-        let details = details(code, &text, domain, reason, store);
-        Status::with_details(code, text, details)
+        with_details(dialect, code, text, reason, (Block::State, store))
     }
-}
-
-/// The details as `grpc-status-details-bin` carries them: a google.rpc.Status with ErrorInfo and ResourceInfo.
-fn details(code: Code, text: &str, domain: &str, reason: &str, store: &str) -> Bytes {
-    let any = |name: &str, message: Vec<u8>| Any {
-        type_url: format!("type.googleapis.com/google.rpc.{name}"),
-        value: message,
-    };
-    let info = pb::ErrorInfo { reason: reason.to_owned(), domain: domain.to_owned(), ..Default::default() };
-    let resource = pb::ResourceInfo {
-        resource_type: Block::State.name().to_owned(),
-        resource_name: store.to_owned(),
-        ..Default::default()
-    };
-    let details = vec![any("ErrorInfo", info.encode_to_vec()), any("ResourceInfo", resource.encode_to_vec())];
-    pb::Status { code: code.into(), message: text.to_owned(), details }.encode_to_vec().into()
 }
 
 /// An outage is told as such, whatever the call was about, so that clients try again.

@@ -1,0 +1,39 @@
+//! Failures and the statuses that tell an app of them, one module per building block: the only place that knows gRPC
+//! codes and the texts of the incumbents, which apps and their tests compare.
+
+mod state;
+
+use prost::Message;
+use prost_types::Any;
+use tonic::{Code, Status};
+use tonic_types::pb;
+
+pub(super) use state::StateFailure;
+
+use super::dialect::Dialect;
+use crate::component::Block;
+
+/// A status with details, where the dialect has them: `grpc-status-details-bin` then carries a google.rpc.Status with
+/// ErrorInfo and ResourceInfo.
+fn with_details(
+    dialect: &Dialect,
+    code: Code,
+    text: String,
+    reason: &str,
+    (block, component): (Block, &str),
+) -> Status {
+    let Some(domain) = dialect.error_domain else { return Status::new(code, text) };
+    let any = |name: &str, message: Vec<u8>| Any {
+        type_url: format!("type.googleapis.com/google.rpc.{name}"),
+        value: message,
+    };
+    let info = pb::ErrorInfo { reason: reason.to_owned(), domain: domain.to_owned(), ..Default::default() };
+    let resource = pb::ResourceInfo {
+        resource_type: block.name().to_owned(),
+        resource_name: component.to_owned(),
+        ..Default::default()
+    };
+    let details = vec![any("ErrorInfo", info.encode_to_vec()), any("ResourceInfo", resource.encode_to_vec())];
+    let details = pb::Status { code: code.into(), message: text.clone(), details }.encode_to_vec();
+    Status::with_details(code, text, details.into())
+}

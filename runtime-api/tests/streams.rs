@@ -1,0 +1,63 @@
+//! Streaming calls, as the filter makes them.
+
+#![allow(clippy::unwrap_used)] // a test may end by one
+
+use envoy_runtime_proto::grpc::health::v1::{HealthCheckRequest, HealthCheckResponse};
+use runtime_api::api::call::Head;
+use runtime_api::testing::{self, World};
+use serde_json::json;
+use tonic::Code;
+
+const WATCH: &str = "/grpc.health.v1.Health/Watch";
+
+fn watched(service: &str) -> HealthCheckResponse {
+    let world = World::default();
+    let worker = testing::worker(&world, &json!({"appId": "a"}));
+    let talk = testing::talk(&world, &worker, WATCH).unwrap();
+    talk.send(&HealthCheckRequest { service: service.to_owned() });
+    talk.half_close();
+    let response = talk.next().unwrap();
+    assert!(talk.next::<HealthCheckResponse>().is_none() && talk.status().is_none(), "the stream stays open");
+    response
+}
+
+#[test]
+fn health_is_watched() {
+    assert_eq!(watched("").status, 1);
+    assert_eq!(watched("dapr.proto.runtime.v1.Dapr").status, 1);
+    assert_eq!(watched("no.such.Service").status, 3);
+}
+
+#[test]
+fn a_stream_without_a_message_is_an_error() {
+    let world = World::default();
+    let worker = testing::worker(&world, &json!({"appId": "a"}));
+    let talk = testing::talk(&world, &worker, WATCH).unwrap();
+    talk.half_close();
+    assert_eq!(talk.status().unwrap().code(), Code::Internal);
+}
+
+#[test]
+fn a_message_may_come_in_pieces_and_a_broken_one_ends_the_stream() {
+    let world = World::default();
+    let worker = testing::worker(&world, &json!({"appId": "a"}));
+    let head = Head { path: WATCH.to_owned(), ..Head::default() };
+    for (pieces, code) in [(&[&[0, 0][..], &[0, 0], &[0]][..], None), (&[&[7, 0, 0, 0, 0][..]], Some(Code::Internal))] {
+        let conversation = worker.conversation(&head).unwrap();
+        let (worker, head, own) = (worker.clone(), head.clone(), conversation.clone());
+        let ended = world.start(async move { worker.converse(&head, &own).await });
+        for piece in pieces {
+            conversation.receive(piece);
+            world.run();
+        }
+        assert_eq!(ended.outcome().map(|status| status.code()), code);
+        assert_eq!(conversation.take_frame().is_some(), code.is_none());
+    }
+}
+
+#[test]
+fn unary_methods_are_no_streams() {
+    let world = World::default();
+    let worker = testing::worker(&world, &json!({"appId": "a"}));
+    assert!(testing::talk(&world, &worker, "/grpc.health.v1.Health/Check").is_none());
+}
