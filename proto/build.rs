@@ -19,17 +19,22 @@ const FILES: &[&str] = &[
     "spec/proto/runtime/v1/runtime.proto",
 ];
 
+/// APIs that the runtime calls: messages alone. They are not part of the API that it serves, so not in its table of
+/// methods and not in its descriptors.
+const CALLED: &[&str] = &["etcd/rpc.proto"];
+
 fn main() -> Result<(), Box<dyn Error>> {
     let source = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    for directory in ["build.rs", "dapr", "google", "grpc", "spec"] {
+    for directory in ["build.rs", "dapr", "etcd", "google", "grpc", "spec"] {
         println!("cargo:rerun-if-changed={directory}");
     }
 
     let descriptors = protox::compile(FILES, [&source])?;
     fs::write(out.join("methods.rs"), method_table(&descriptors)?)?;
     fs::write(out.join("descriptors.bin"), without_comments(&descriptors).encode_to_vec())?;
-    generate(descriptors, &out)
+    generate(descriptors, &out)?;
+    generate(protox::compile(CALLED, [&source])?, &out)
 }
 
 fn generate(descriptors: FileDescriptorSet, out: &Path) -> Result<(), Box<dyn Error>> {

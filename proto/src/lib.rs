@@ -8,7 +8,7 @@ mod methods;
 mod packages;
 
 pub use methods::{METHODS, Method, is_service, method};
-pub use packages::{dapr, google, grpc, spec};
+pub use packages::{dapr, etcd, google, grpc, spec};
 
 /// Every .proto file of this crate, compiled: a serialized `google.protobuf.FileDescriptorSet`.
 #[cfg(feature = "descriptors")]

@@ -24,6 +24,18 @@ pub mod dapr {
     }
 }
 
+/// etcd's API, as far as the runtime calls it.
+pub mod etcd {
+    /// Keys and values: the package `mvccpb`.
+    pub mod mvccpb {
+        include!(concat!(env!("OUT_DIR"), "/mvccpb.rs"));
+    }
+    /// What can be asked of the server: the package `etcdserverpb`.
+    pub mod etcdserverpb {
+        include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));
+    }
+}
+
 /// Types of Google's common protos that the APIs use.
 pub mod google {
     /// The package `google.rpc`, as far as it is used.
