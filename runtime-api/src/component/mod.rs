@@ -52,6 +52,8 @@ pub struct Driver {
     pub block: Block,
     /// One sentence for the reference.
     pub meaning: &'static str,
+    /// The versions of its configuration that there are; see [`V1`].
+    pub versions: &'static [&'static str],
     /// What GetMetadata tells about it, in Dapr's words.
     pub capabilities: &'static [&'static str],
     /// Its own metadata fields.
@@ -63,6 +65,9 @@ pub struct Driver {
     /// Makes the component.
     pub build: Build,
 }
+
+/// What nearly every driver has for versions.
+pub const V1: &[&str] = &["v1"];
 
 /// How a component of each building block is made.
 #[derive(Debug, Clone, Copy)]

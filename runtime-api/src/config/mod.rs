@@ -251,8 +251,9 @@ impl Component {
             return None;
         };
         let version = settings.text("version").unwrap_or_default();
-        if version != "v1" {
-            report.error(path.field("version"), format!("v1 is expected, not {version:?}"));
+        if !driver.versions.contains(&version) {
+            let known = driver.versions.join(" or ");
+            report.error(path.field("version"), format!("{known} is expected, not {version:?}"));
         }
         let metadata = path.field("metadata");
         let tables = [driver.block.fields(), driver.fields];

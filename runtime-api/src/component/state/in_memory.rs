@@ -17,7 +17,7 @@ use bytes::Bytes;
 use uuid::Builder;
 
 use super::{Concurrency, Delete, Error, Item, Operation, Store, Ttl, Write};
-use crate::component::{Block, Build, Driver, Environment};
+use crate::component::{Block, Build, Driver, Environment, V1};
 use crate::config::{Field, Kind};
 use crate::proxy::{Proxy, Version, shared_init};
 use layout::{Bucket, Entry, Journal};
@@ -27,6 +27,7 @@ pub const DRIVER: Driver = Driver {
     kind: "state.in-memory",
     block: Block::State,
     meaning: "The memory of Envoy, shared by its workers and gone with it: for development and caches.",
+    versions: V1,
     capabilities: &["ETAG", "TRANSACTIONAL", "TTL"],
     fields: FIELDS,
     check: |_, _, _| {},

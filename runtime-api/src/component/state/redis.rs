@@ -10,7 +10,7 @@ use std::rc::Rc;
 use async_trait::async_trait;
 
 use super::{Concurrency, Delete, Error, Item, Operation, Store, Ttl, Write};
-use crate::component::{Block, Build, Driver, Environment, Protocol, Tls, Upstream};
+use crate::component::{Block, Build, Driver, Environment, Protocol, Tls, Upstream, V1};
 use crate::config::{Field, Kind, Path, Report, Settings, parse_address};
 use crate::protocol::redis::{self, Client, Login, Reply};
 
@@ -19,6 +19,7 @@ pub const DRIVER: Driver = Driver {
     kind: "state.redis",
     block: Block::State,
     meaning: "Redis, or what speaks its protocol; data is interchangeable with Dapr's and Layotto's.",
+    versions: V1,
     capabilities: &["ETAG", "TRANSACTIONAL", "TTL"],
     fields: FIELDS,
     check,
