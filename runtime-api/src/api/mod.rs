@@ -2,6 +2,7 @@
 //! for all of them (framing, the token, deadlines, metrics, statuses) happens here, around it.
 
 pub mod call;
+mod configuration;
 mod conversation;
 pub mod dialect;
 pub mod http;
@@ -36,6 +37,8 @@ pub struct Runtime {
     proxy: Rc<dyn Proxy>,
     config: Rc<Config>,
     state: state::StateApi,
+    #[allow(dead_code)] // until its calls are served
+    configuration: configuration::ConfigurationApi,
     metadata: metadata::MetadataApi,
     metrics: Metrics,
 }
@@ -64,19 +67,25 @@ impl Call {
 impl Runtime {
     /// A runtime with this configuration. Nothing is connected yet: a store is when it is first used.
     pub fn new(proxy: Rc<dyn Proxy>, config: Config) -> Self {
-        let mut stores = Vec::new();
+        let (mut stores, mut configurations) = (Vec::new(), Vec::new());
         for component in &config.components {
-            let environment =
-                Environment { proxy: Rc::clone(&proxy), component: component.clone(), limits: config.limits };
+            let environment = Environment {
+                proxy: Rc::clone(&proxy),
+                app_id: config.app_id.clone(),
+                component: component.clone(),
+                limits: config.limits,
+            };
             match component.driver.build {
                 Build::State(build) => stores.push((component, build(&environment))),
+                Build::Configuration(build) => configurations.push((component, build(&environment))),
             }
         }
         let state = state::StateApi::new(&config, stores);
+        let configuration = configuration::ConfigurationApi::new(&proxy, &config, configurations);
         let config = Rc::new(config);
         let metadata = metadata::MetadataApi::new(Rc::clone(&proxy), Rc::clone(&config));
         let metrics = Metrics::new(Rc::clone(&proxy));
-        Self { proxy, config, state, metadata, metrics }
+        Self { proxy, config, state, configuration, metadata, metrics }
     }
 
     /// Whether the first part of a body tells already that the whole is over the limit. It need not come then: the

@@ -1,5 +1,6 @@
 //! The registry: every driver is one row of [`DRIVERS`], and nothing else in the project lists them.
 
+pub mod configuration;
 pub mod state;
 
 use std::rc::Rc;
@@ -74,6 +75,8 @@ pub const V1: &[&str] = &["v1"];
 pub enum Build {
     /// A state store.
     State(fn(&Environment) -> Rc<dyn state::Store>),
+    /// A store of configuration.
+    Configuration(fn(&Environment) -> Rc<dyn configuration::Store>),
 }
 
 /// What a driver gets when it is built.
@@ -81,6 +84,8 @@ pub enum Build {
 pub struct Environment {
     /// The way to the outside.
     pub proxy: Rc<dyn Proxy>,
+    /// The id of the app that this runtime serves.
+    pub app_id: String,
     /// The component's configuration.
     pub component: config::Component,
     /// Bounds of a call.

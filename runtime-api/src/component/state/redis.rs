@@ -133,7 +133,7 @@ pub struct Redis {
 
 impl Redis {
     fn new(environment: &Environment) -> Self {
-        let Environment { proxy, component, limits } = environment;
+        let Environment { proxy, component, limits, .. } = environment;
         let settings = &component.settings;
         let login = Login {
             username: settings.text("redisUsername").map(str::to_owned),
