@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use runtime_api::component::{Block, DRIVERS, Driver};
-use runtime_api::config::{COMPONENT, FIELDS, Field, Kind, LIMITS, LISTENERS, Presence};
+use runtime_api::config::{COMPONENT, FIELDS, Field, Kind, LIMITS, LISTENERS, Presence, SCOPE, SECRETS};
 
 const BEGINNING: &str = "\
 <!-- Written by `make docs` from the tables of fields in runtime-api; change those, or the prose in
@@ -33,6 +33,8 @@ How values are read:
 - `true` may also be written `t`, `yes`, `y`, `on` or `1`; `false` also `f`, `no`, `n`, `off` or `0`.
 - A time span is a number with a unit: `500ms`, `5s`, `2m`. Zero is not allowed.
 - An address is `host:port`; an IPv6 address goes into brackets, `[::1]:6379`.
+- A secret is a text, or `{env: NAME}`: the variable of that name in Envoy's environment holds it then. Either way it is
+  never shown, and never part of Envoy's configuration: see [secrets.md](secrets.md).
 - Texts that become part of keys in a store cannot hold `||`, which separates the prefix of a key from the key.
 
 An example, [`envoy-configs/redis.yaml`](../envoy-configs/redis.yaml):
@@ -58,6 +60,12 @@ before what is written here.
 const BOUNDS: &str = "\
 An app sets the deadline of a call with its gRPC client (`grpc-timeout` on the wire); `timeout` holds where it did not. It
 is also how long a server behind a connection may owe a reply before the connection is given up.
+
+";
+
+const SCOPES: &str = "\
+A secret that the app may not read is refused with PERMISSION_DENIED, and left out of a bulk. With Dapr's files the scopes
+may also stand in a document of the kind `Configuration`: see [secrets.md](secrets.md#scopes).
 
 ";
 
@@ -104,6 +112,11 @@ fn page() -> String {
     page += "## limits\n\n";
     page += &table(LIMITS, "");
     page += BOUNDS;
+    page += "## secrets\n\n";
+    page += &table(SECRETS, "");
+    page += "Each of the scopes:\n\n";
+    page += &table(SCOPE, "");
+    page += SCOPES;
     page += "## components\n\n";
     page += &table(COMPONENT, "");
     page += COMPONENTS;
@@ -132,7 +145,7 @@ fn block(block: Block) -> String {
 fn section(driver: &Driver) -> String {
     let Driver { kind, meaning, .. } = driver;
     let capabilities: Vec<String> = driver.capabilities.iter().map(|capability| format!("`{capability}`")).collect();
-    let capabilities = capabilities.join(", ");
+    let capabilities = if capabilities.is_empty() { "none".to_owned() } else { capabilities.join(", ") };
     let mut page =
         format!("## metadata of {kind}\n\n{meaning}\n\nGetMetadata tells its capabilities: {capabilities}.\n\n");
     page += &fields(driver.fields);
@@ -184,7 +197,7 @@ fn values(kind: Kind) -> (&'static str, String) {
         Kind::Refused(why) => return ("refused", why.to_owned()),
         Kind::Text => "text".to_owned(),
         Kind::KeyPart => "text without `||`".to_owned(),
-        Kind::Secret => "text, never shown in a message".to_owned(),
+        Kind::Secret => "secret: text, or `{env: NAME}`".to_owned(),
         Kind::Flag => "`true` or `false`".to_owned(),
         Kind::Whole(least, i64::MAX) => format!("whole number from {least}"),
         Kind::Whole(least, most) => format!("whole number, {least} to {most}"),

@@ -2,6 +2,8 @@
 
 use tonic::Code;
 
+use super::status::SecretTexts;
+
 /// One of the two APIs.
 #[derive(Debug)]
 pub struct Dialect {
@@ -23,6 +25,8 @@ pub struct Dialect {
     pub empty_key: bool,
     /// The domain of ErrorInfo in the details of an error, if errors have details.
     pub error_domain: Option<&'static str>,
+    /// The texts of failures of the Secrets API.
+    pub secrets: SecretTexts,
 }
 
 /// What stands in front of keys in a state store.
@@ -45,6 +49,12 @@ pub const DAPR: Dialect = Dialect {
     transactions: "transactions",
     empty_key: false,
     error_domain: Some("dapr.io"),
+    secrets: SecretTexts {
+        not_configured: "secret store is not configured",
+        not_found: "failed finding secret store with key {store}",
+        get: "failed getting secret with key {name} from secret store {store}: {cause}",
+        get_bulk: "failed getting secrets from secret store {store}: {cause}",
+    },
 };
 
 /// `spec.proto.runtime.v1.Runtime`, as Layotto answers it.
@@ -58,6 +68,12 @@ pub const LAYOTTO: Dialect = Dialect {
     transactions: "transaction",
     empty_key: true,
     error_domain: None,
+    secrets: SecretTexts {
+        not_configured: "error when get secret but not find configured",
+        not_found: "error when get secret but not find : {store}",
+        get: "error when get secret : secret name => {name},store name =>{store},error => {cause}",
+        get_bulk: "error when bulk get secret {store}: {cause}",
+    },
 };
 
 /// Both, in the order in which a service is looked for.

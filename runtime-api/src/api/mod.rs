@@ -7,6 +7,7 @@ mod conversation;
 pub mod dialect;
 pub mod http;
 mod metadata;
+mod secrets;
 mod state;
 mod status;
 
@@ -39,6 +40,7 @@ pub struct Runtime {
     state: state::StateApi,
     #[allow(dead_code)] // until its calls are served
     configuration: configuration::ConfigurationApi,
+    secrets: secrets::SecretsApi,
     metadata: metadata::MetadataApi,
     metrics: Metrics,
 }
@@ -68,6 +70,7 @@ impl Runtime {
     /// A runtime with this configuration. Nothing is connected yet: a store is when it is first used.
     pub fn new(proxy: Rc<dyn Proxy>, config: Config) -> Self {
         let (mut stores, mut configurations) = (Vec::new(), Vec::new());
+        let mut secrets = Vec::new();
         for component in &config.components {
             let environment = Environment {
                 proxy: Rc::clone(&proxy),
@@ -78,14 +81,16 @@ impl Runtime {
             match component.driver.build {
                 Build::State(build) => stores.push((component, build(&environment))),
                 Build::Configuration(build) => configurations.push((component, build(&environment))),
+                Build::Secrets(build) => secrets.push((component, build(&environment))),
             }
         }
         let state = state::StateApi::new(&config, stores);
         let configuration = configuration::ConfigurationApi::new(&proxy, &config, configurations);
+        let secrets = secrets::SecretsApi::new(&config.secret_scopes, secrets);
         let config = Rc::new(config);
         let metadata = metadata::MetadataApi::new(Rc::clone(&proxy), Rc::clone(&config));
         let metrics = Metrics::new(Rc::clone(&proxy));
-        Self { proxy, config, state, configuration, metadata, metrics }
+        Self { proxy, config, state, configuration, secrets, metadata, metrics }
     }
 
     /// Whether the first part of a body tells already that the whole is over the limit. It need not come then: the
@@ -195,6 +200,7 @@ impl Runtime {
         message: Bytes,
     ) -> LocalBoxFuture<'a, Reply> {
         let (state, metadata, dapr) = (&self.state, &self.metadata, service == dialect::DAPR.service);
+        let secrets = &self.secrets;
         match method {
             "Check" if service == HEALTH => Box::pin(unary(message, async |request| health(&request))),
             _ if service != call.dialect.service => Box::pin(ready(unserved(service, method))),
@@ -206,6 +212,8 @@ impl Runtime {
             "ExecuteStateTransaction" => {
                 Box::pin(unary(message, async move |request| state.transact(call, request).await))
             }
+            "GetSecret" => Box::pin(unary(message, async move |request| secrets.get(call, request).await)),
+            "GetBulkSecret" => Box::pin(unary(message, async move |request| secrets.get_bulk(call, request).await)),
             "GetMetadata" if dapr => Box::pin(unary(
                 message,
                 async move |_: proto::dapr::runtime::v1::GetMetadataRequest| Ok(metadata.get()),

@@ -1,6 +1,7 @@
 //! The registry: every driver is one row of [`DRIVERS`], and nothing else in the project lists them.
 
 pub mod configuration;
+pub mod secrets;
 pub mod state;
 
 use std::rc::Rc;
@@ -77,6 +78,8 @@ pub enum Build {
     State(fn(&Environment) -> Rc<dyn state::Store>),
     /// A store of configuration.
     Configuration(fn(&Environment) -> Rc<dyn configuration::Store>),
+    /// A secret store.
+    Secrets(fn(&Environment) -> Rc<dyn secrets::Store>),
 }
 
 /// What a driver gets when it is built.
@@ -128,4 +131,11 @@ pub struct Tls {
 }
 
 /// All drivers, by type.
-pub const DRIVERS: &[Driver] = &[state::in_memory::DRIVER, state::redis::DRIVER];
+pub const DRIVERS: &[Driver] = &[
+    state::in_memory::DRIVER,
+    state::redis::DRIVER,
+    secrets::local_env::DRIVER,
+    secrets::local_file::DRIVER,
+    secrets::vault::DRIVER,
+    secrets::kubernetes::DRIVER,
+];

@@ -27,7 +27,8 @@ pub enum Kind {
     Text,
     /// Any text without the separator of keys, `||`.
     KeyPart,
-    /// Any text, never shown in a message.
+    /// Any text, never shown in a message. A reference to Envoy's environment may stand for it: see
+    /// [`super::secrets`].
     Secret,
     /// `true` or `false`, and the other words that Dapr takes for them.
     Flag,
@@ -84,7 +85,7 @@ impl Field {
         !matches!(self.kind, Kind::Ignored(_) | Kind::Refused(_))
     }
 
-    fn is_called(&self, name: &str) -> bool {
+    pub(super) fn is_called(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name)
     }
 }
@@ -309,7 +310,8 @@ fn check_value(field: &Field, value: &Value, path: &Path, report: &mut Report) -
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Text | Self::Secret => f.write_str("a text"),
+            Self::Text => f.write_str("a text"),
+            Self::Secret => f.write_str("a text or {env: NAME}"),
             Self::KeyPart => f.write_str("a text without \"||\", which ends the prefix of a key,"),
             Self::Flag => f.write_str("true or false"),
             Self::Whole(least, i64::MAX) => write!(f, "a whole number from {least}"),
@@ -432,7 +434,7 @@ mod tests {
     #[test]
     fn a_secret_is_never_shown() {
         let found = problems(&json!({"redisHost": "a:1", "redisPassword": ["hunter2"]}));
-        assert_eq!(found, ["metadata.redisPassword: a text is expected, not a list"]);
+        assert_eq!(found, ["metadata.redisPassword: a text or {env: NAME} is expected, not a list"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! and line. The filter runs the same check at load, so that Envoy refuses a bad configuration.
 
 mod field;
+pub mod secrets;
 
 use std::fmt;
 use std::time::Duration;
@@ -22,6 +23,7 @@ pub const FIELDS: &[Field] = &[
     Field::optional("apiToken", Kind::Secret, "what a caller must send as dapr-api-token"),
     Field::optional("listeners", Kind::Object(LISTENERS), "where the runtime listens"),
     Field::optional("limits", Kind::Object(LIMITS), "bounds of a call"),
+    Field::optional("secrets", Kind::Object(SECRETS), "what the app may read of secret stores"),
     Field::optional("components", Kind::Objects(COMPONENT), "the stores and brokers that the app may use"),
 ];
 
@@ -42,6 +44,18 @@ pub const LIMITS: &[Field] = &[
         "the largest gRPC message or HTTP body taken from the app; a larger one is refused with RESOURCE_EXHAUSTED",
     ),
     Field::default("timeout", Kind::Time, "5s", "how long a call may take when the app set no deadline"),
+];
+
+/// The fields of `secrets`.
+pub const SECRETS: &[Field] =
+    &[Field::optional("scopes", Kind::Objects(SCOPE), "an entry for each store of which not all may be read")];
+
+/// The fields of an element of `secrets.scopes`, in Dapr's words.
+pub const SCOPE: &[Field] = &[
+    Field::required("storeName", Kind::Text, "the name of the store's component"),
+    Field::default("defaultAccess", Kind::Text, "allow", "allow or deny: what holds for a secret in neither list"),
+    Field::optional("allowedSecrets", Kind::Texts, "the secrets that may be read; if any are named, no others may"),
+    Field::optional("deniedSecrets", Kind::Texts, "the secrets that may not be read"),
 ];
 
 /// The fields of an element of `components`.
@@ -67,6 +81,8 @@ pub struct Config {
     pub listeners: Listeners,
     /// Bounds of a call.
     pub limits: Limits,
+    /// What the app may read of secret stores; all of a store without an entry.
+    pub secret_scopes: Vec<SecretScope>,
     /// The components that this app may use, in the order written.
     pub components: Vec<Component>,
 }
@@ -121,6 +137,24 @@ pub struct Component {
     pub cluster_exists: bool,
 }
 
+/// What the app may read of a secret store.
+#[derive(Debug, Clone)]
+pub struct SecretScope {
+    /// The name of the store's component.
+    pub store: String,
+    deny: bool,
+    allowed: Vec<String>,
+    denied: Vec<String>,
+}
+
+impl SecretScope {
+    /// Whether the app may read a secret: a list of allowed ones goes before one of denied ones, as in Dapr.
+    pub fn allows(&self, secret: &str) -> bool {
+        let among = |list: &[String]| list.iter().any(|name| name == secret);
+        if self.allowed.is_empty() { !self.deny && !among(&self.denied) } else { among(&self.allowed) }
+    }
+}
+
 /// A text that is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -132,6 +166,11 @@ impl Secret {
         let differing = secret.iter().zip(text).fold(0, |differing, (a, b)| differing | (a ^ b));
         secret.len() == text.len() && differing == 0
     }
+
+    /// The text itself, for where it must be sent.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
 }
 
 impl fmt::Debug for Secret {
@@ -141,9 +180,22 @@ impl fmt::Debug for Secret {
 }
 
 impl Config {
-    /// Reads a document. The report names every mistake; with an error in it there is no configuration.
+    /// Checks a document. The report names every mistake; with an error in it there is no configuration. References to
+    /// secrets count as set: this is not where the configuration will be used.
     pub fn check(document: &Value) -> (Option<Self>, Report) {
+        Self::read(document, None)
+    }
+
+    /// Checks a document where it will be used: `environment` has the secrets that it refers to.
+    pub fn load(document: &Value, environment: secrets::Environment<'_>) -> (Option<Self>, Report) {
+        Self::read(document, Some(environment))
+    }
+
+    fn read(document: &Value, environment: Option<secrets::Environment<'_>>) -> (Option<Self>, Report) {
         let mut report = Report::default();
+        let mut document = document.clone();
+        secrets::resolve(&mut document, environment, &mut report);
+        let document = &document;
         let root = Path::default();
         let top = field::check(&[FIELDS], document, &root, &mut report);
         let app_id = top.text("appId").unwrap_or_default();
@@ -153,6 +205,7 @@ impl Config {
             api_token: top.text("apiToken").map(|token| Secret(token.to_owned())),
             listeners: Listeners::check(part(document, "listeners"), &root.field("listeners"), &mut report),
             limits: Limits::check(part(document, "limits"), &root.field("limits"), &mut report),
+            secret_scopes: check_scopes(part(document, "secrets"), &root.field("secrets"), &mut report),
             components: check_components(document, app_id, &root.field("components"), &mut report),
         };
         ((!report.has_errors()).then_some(config), report)
@@ -168,6 +221,11 @@ fn part<'a>(document: &'a Value, name: &str) -> &'a Value {
 
 fn get<'a>(document: &'a Value, name: &str) -> Option<&'a Value> {
     document.as_object()?.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+}
+
+fn get_mut<'a>(document: &'a mut Value, name: &str) -> Option<&'a mut Value> {
+    let fields = document.as_object_mut()?.iter_mut();
+    fields.into_iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
 
 impl Listeners {
@@ -221,10 +279,40 @@ impl Limits {
     }
 }
 
+fn check_scopes(object: &Value, path: &Path, report: &mut Report) -> Vec<SecretScope> {
+    field::check(&[SECRETS], object, path, report);
+    let path = path.field("scopes");
+    let mut scopes: Vec<SecretScope> = Vec::new();
+    for (index, object) in list(object, "scopes").iter().enumerate() {
+        let path = path.index(index);
+        let settings = field::check(&[SCOPE], object, &path, report);
+        let access = settings.text("defaultAccess").unwrap_or_default().to_ascii_lowercase();
+        if !["allow", "deny"].contains(&access.as_str()) {
+            report.error(path.field("defaultAccess"), format!("allow or deny is expected, not {access:?}"));
+        }
+        let Some(store) = settings.text("storeName") else { continue };
+        if scopes.iter().any(|other| other.store == store) {
+            report.error(path.field("storeName"), format!("there is another entry for {store:?}; one is expected"));
+        }
+        let texts = |name: &str| list(object, name).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        scopes.push(SecretScope {
+            store: store.to_owned(),
+            deny: access == "deny",
+            allowed: texts("allowedSecrets"),
+            denied: texts("deniedSecrets"),
+        });
+    }
+    scopes
+}
+
+/// The elements of a list in a field; none where it is absent or of another shape.
+fn list<'a>(object: &'a Value, name: &str) -> &'a [Value] {
+    get(object, name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
 fn check_components(document: &Value, app_id: &str, path: &Path, report: &mut Report) -> Vec<Component> {
-    let list = get(document, "components").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let mut components: Vec<Component> = Vec::new();
-    for (index, object) in list.iter().enumerate() {
+    for (index, object) in list(document, "components").iter().enumerate() {
         let path = path.index(index);
         let Some(component) = Component::check(object, &path, report) else { continue };
         let taken = |other: &Component| other.name == component.name && other.driver.block == component.driver.block;
@@ -232,7 +320,7 @@ fn check_components(document: &Value, app_id: &str, path: &Path, report: &mut Re
             let text = format!("another component of this kind is called {:?}; names must differ", component.name);
             report.error(path.field("name"), text);
         }
-        let scopes = get(object, "scopes").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let scopes = list(object, "scopes");
         if scopes.is_empty() || scopes.iter().any(|scope| scope.as_str() == Some(app_id)) {
             components.push(component);
         }

@@ -1,6 +1,7 @@
 //! Failures and the statuses that tell an app of them, one module per building block: the only place that knows gRPC
 //! codes and the texts of the incumbents, which apps and their tests compare.
 
+mod secrets;
 mod state;
 
 use prost::Message;
@@ -8,6 +9,7 @@ use prost_types::Any;
 use tonic::{Code, Status};
 use tonic_types::pb;
 
+pub(super) use secrets::{SecretTexts, SecretsFailure};
 pub(super) use state::StateFailure;
 
 use super::dialect::Dialect;

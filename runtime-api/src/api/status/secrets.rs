@@ -1,0 +1,71 @@
+//! Failures of the Secrets API. Dapr's have no details.
+
+use tonic::{Code, Status};
+
+use crate::api::dialect::Dialect;
+use crate::component::secrets::Error;
+
+/// Why a call of the Secrets API failed.
+#[derive(Debug)]
+pub(in crate::api) enum SecretsFailure<'a> {
+    /// There is no secret store at all.
+    NotConfigured,
+    /// There is none of that name.
+    NotFound(&'a str),
+    /// The scopes do not let the app read it: secret, store.
+    Denied(&'a str, &'a str),
+    /// A read failed: secret, store, cause.
+    Get(&'a str, &'a str, Error),
+    /// A read of all failed: store, cause.
+    GetBulk(&'a str, Error),
+}
+
+/// How a dialect words these failures. `{name}`, `{store}` and `{cause}` stand for what the call was about.
+#[derive(Debug)]
+pub struct SecretTexts {
+    /// There is no secret store at all.
+    pub not_configured: &'static str,
+    /// There is none of that name.
+    pub not_found: &'static str,
+    /// A read failed.
+    pub get: &'static str,
+    /// A read of all failed.
+    pub get_bulk: &'static str,
+}
+
+impl SecretsFailure<'_> {
+    /// The status for an app that called by this dialect.
+    pub(in crate::api) fn status(self, dialect: &Dialect) -> Status {
+        use SecretsFailure as F;
+        let texts = &dialect.secrets;
+        // An outage is told as such, so that clients try again.
+        let code = |cause: &Error| {
+            if matches!(cause, Error::Unavailable(_)) { Code::Unavailable } else { Code::Internal }
+        };
+        match self {
+            F::NotConfigured => Status::failed_precondition(texts.not_configured),
+            F::NotFound(store) => Status::invalid_argument(fill(texts.not_found, "", store, "")),
+            F::Denied(name, store) => {
+                Status::permission_denied(format!("access denied by policy to get {name:?} from {store:?}"))
+            }
+            F::Get(name, store, cause) => Status::new(code(&cause), fill(texts.get, name, store, &cause.to_string())),
+            F::GetBulk(store, cause) => Status::new(code(&cause), fill(texts.get_bulk, "", store, &cause.to_string())),
+        }
+    }
+}
+
+/// The template is walked once: what is put in is not looked into.
+fn fill(template: &str, name: &str, store: &str, cause: &str) -> String {
+    let mut pieces = template.split('{');
+    let mut text = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let (place, rest) = piece.split_once('}').unwrap_or((piece, ""));
+        text.push_str(match place {
+            "name" => name,
+            "store" => store,
+            _ => cause,
+        });
+        text.push_str(rest);
+    }
+    text
+}

@@ -1,0 +1,119 @@
+//! Secrets in a JSON file, as Dapr's and Layotto's secretstores.local.file. `envoy-runtime` reads the file; what is in
+//! it becomes secrets here.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use super::{Allowed, Error, Fixed, Metadata, SECRETS, SECRETS_FIELD, Secret, Store};
+use crate::component::{Block, Build, Driver, V1};
+use crate::config::{Field, Kind, Path, Report, Settings};
+
+/// The row of the registry.
+pub const DRIVER: Driver = Driver {
+    kind: "secretstores.local.file",
+    block: Block::Secrets,
+    meaning: "A JSON file on the machine that `envoy-runtime` runs on.",
+    versions: V1,
+    capabilities: &[],
+    fields: FIELDS,
+    check,
+    upstreams: |_| Vec::new(),
+    build: Build::Secrets(|environment| Rc::new(LocalFile(Fixed(secrets(&environment.component.settings))))),
+};
+
+/// The metadata field with the path of the file.
+pub const FILE: &str = "secretsFile";
+
+const SEPARATOR: &str = "nestedSeparator";
+const MULTI_VALUED: &str = "multiValued";
+
+const FIELDS: &[Field] = &[
+    Field::required(FILE, Kind::Text, "the path of the file, from where envoy-runtime is started"),
+    Field::default(SEPARATOR, Kind::Text, ":", "what joins the names of nested objects to the name of a secret"),
+    Field::default(
+        MULTI_VALUED,
+        Kind::Flag,
+        "false",
+        "whether each field at the top is one secret, of which the values are what is below it",
+    ),
+    SECRETS_FIELD,
+];
+
+fn check(settings: &Settings, path: &Path, report: &mut Report) {
+    super::check_secrets(settings, path, report);
+    let text = settings.text(SECRETS).unwrap_or_default();
+    if serde_json::from_str(text).is_ok_and(|root: Value| flatten(&root, settings).is_none()) {
+        let text = "two secrets have the same name once the names of nested objects are joined: choose another \
+                    nestedSeparator";
+        report.error(path.field(SEPARATOR), text);
+    }
+}
+
+/// Secrets of a file.
+#[derive(Debug)]
+pub struct LocalFile(Fixed);
+
+fn secrets(settings: &Settings) -> BTreeMap<String, Secret> {
+    let root: Value = settings.text(SECRETS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    flatten(&root, settings).unwrap_or_default()
+}
+
+/// The secrets in the content of a file; nothing if two have the same name.
+fn flatten(root: &Value, settings: &Settings) -> Option<BTreeMap<String, Secret>> {
+    let separator = settings.text(SEPARATOR).unwrap_or(":");
+    let mut secrets = BTreeMap::new();
+    if !settings.flag(MULTI_VALUED) {
+        let mut values = BTreeMap::new();
+        leaves(root, "", separator, &mut values)?;
+        return Some(values.into_iter().map(|(name, value)| (name.clone(), Secret::single(&name, value))).collect());
+    }
+    for (name, value) in root.as_object().into_iter().flatten() {
+        let secret = match value {
+            Value::Object(_) => {
+                let mut values = BTreeMap::new();
+                leaves(value, "", separator, &mut values)?;
+                Secret(values)
+            }
+            Value::String(text) => Secret::single(name, text),
+            // As Dapr has it: anything else at the top is no secret.
+            _ => continue,
+        };
+        secrets.insert(name.clone(), secret);
+    }
+    Some(secrets)
+}
+
+/// All values below one, by the names on the way to them.
+fn leaves(value: &Value, name: &str, separator: &str, found: &mut BTreeMap<String, String>) -> Option<()> {
+    let below = |part: &str| if name.is_empty() { part.to_owned() } else { [name, separator, part].concat() };
+    match value {
+        Value::Object(fields) => {
+            fields.iter().try_for_each(|(part, value)| leaves(value, &below(part), separator, found))
+        }
+        Value::Array(items) => {
+            let mut items = items.iter().enumerate();
+            items.try_for_each(|(index, value)| leaves(value, &below(&index.to_string()), separator, found))
+        }
+        Value::String(text) => insert(found, name, text.clone()),
+        Value::Null => insert(found, name, String::new()),
+        Value::Number(_) | Value::Bool(_) => insert(found, name, value.to_string()),
+    }
+}
+
+fn insert(found: &mut BTreeMap<String, String>, name: &str, value: String) -> Option<()> {
+    found.insert(name.to_owned(), value).is_none().then_some(())
+}
+
+#[async_trait(?Send)]
+impl Store for LocalFile {
+    async fn get(&self, name: &str, _: &Metadata) -> Result<Secret, Error> {
+        self.0.0.get(name).cloned().ok_or_else(|| Error::NotFound(format!("secret {name} not found")))
+    }
+
+    async fn bulk(&self, _: &Metadata, allowed: Allowed<'_>) -> Result<BTreeMap<String, Secret>, Error> {
+        Ok(self.0.allowed(allowed))
+    }
+}
