@@ -89,6 +89,10 @@ pub fn shared_init(proxy: &dyn Proxy, key: &str) {
     }
 }
 
+/// What is read in the place of a value that is not there, which none is once the configuration is loaded. No write
+/// ever has this version, so nothing can be overwritten by mistake.
+pub const MISSING: (Bytes, Version) = (Bytes::new(), Version(u32::MAX));
+
 // A trait of the outside does not ask for Debug: through it the words of all types would get into the filters.
 impl fmt::Debug for dyn Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

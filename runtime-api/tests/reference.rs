@@ -88,7 +88,15 @@ Refused when set, since to go on without it would break a promise:
 ";
 
 /// What a table of fields cannot say: rules between fields, and things to know about a driver.
-const NOTES: &[(&str, &str)] = &[("state.redis", REDIS), ("state.in-memory", IN_MEMORY)];
+const NOTES: &[(&str, &str)] = &[
+    ("state.redis", REDIS),
+    ("state.in-memory", IN_MEMORY),
+    ("lock.in-memory", LOCK_IN_MEMORY),
+    ("lock.redis", REDIS),
+    ("lock.redis.cluster", REDLOCK),
+    ("sequencer.in-memory", SEQUENCER_IN_MEMORY),
+    ("sequencer.redis", REDIS),
+];
 
 const REDIS: &str = "\
 `redisUsername` needs `redisPassword`; `clientCert` and `clientKey` need each other; these two and `caCert` need
@@ -99,6 +107,25 @@ must be for the host in `redisHost`. `redisType` must be `node`.
 
 const IN_MEMORY: &str = "\
 What is stored lives as long as Envoy does: a new configuration leaves it, a restart does not. See [state.md](state.md).
+
+";
+
+const LOCK_IN_MEMORY: &str = "\
+It has no fields of its own. Locks live as long as Envoy does and exclude only apps behind the same Envoy. See
+[lock.md](lock.md).
+
+";
+
+const REDLOCK: &str = "\
+Layotto's type is `redis_cluster`. The rules between fields are those of [`lock.redis`](#metadata-of-lockredis); login,
+database and TLS hold for all servers. Each server has a cluster of its own: `runtime.lock.<name>` leads to the first,
+`runtime.lock.<name>.2` to the second, and so on; `cluster` stands for the first alone. See
+[lock.md](lock.md#several-redis-servers).
+
+";
+
+const SEQUENCER_IN_MEMORY: &str = "\
+It has no fields of its own. Ids begin anew when Envoy is restarted. See [sequencer.md](sequencer.md).
 
 ";
 
@@ -146,6 +173,8 @@ fn section(driver: &Driver) -> String {
     let Driver { kind, meaning, .. } = driver;
     let capabilities: Vec<String> = driver.capabilities.iter().map(|capability| format!("`{capability}`")).collect();
     let capabilities = if capabilities.is_empty() { "none".to_owned() } else { capabilities.join(", ") };
+    let mut page =
+        format!("## metadata of {kind}\n\n{meaning}\n\nGetMetadata tells its capabilities: {capabilities}.\n\n");
     let mut page =
         format!("## metadata of {kind}\n\n{meaning}\n\nGetMetadata tells its capabilities: {capabilities}.\n\n");
     page += &fields(driver.fields);
@@ -207,6 +236,7 @@ fn values(kind: Kind) -> (&'static str, String) {
         Kind::Object(_) | Kind::Metadata => "object, see below".to_owned(),
         Kind::Objects(_) => "list of objects, see below".to_owned(),
         Kind::Texts => "list of texts".to_owned(),
+        Kind::Numbers => "object of names and whole numbers, or the same as JSON text".to_owned(),
     };
     ("", text)
 }

@@ -27,6 +27,29 @@ pub struct Dialect {
     pub error_domain: Option<&'static str>,
     /// The texts of failures of the Secrets API.
     pub secrets: SecretTexts,
+    /// What is different about locks.
+    pub lock: Lock,
+}
+
+/// What differs in the Lock API.
+#[derive(Debug)]
+pub struct Lock {
+    /// The method that takes a lock.
+    pub try_method: &'static str,
+    /// The method that releases one.
+    pub unlock_method: &'static str,
+    /// What the names of locks in a store begin with.
+    pub prefix: &'static str,
+    /// Whether a time that is not positive is refused before all else.
+    pub expiry_first: bool,
+    /// How that refusal calls the time.
+    pub expiry: &'static str,
+    /// The status when a store failed.
+    pub failed: Code,
+    /// What stands before the words of a store that could not take a lock; `{}` is its name.
+    pub try_failed: &'static str,
+    /// What stands before the words of a store that could not release one.
+    pub unlock_failed: &'static str,
 }
 
 /// What stands in front of keys in a state store.
@@ -55,6 +78,16 @@ pub const DAPR: Dialect = Dialect {
         get: "failed getting secret with key {name} from secret store {store}: {cause}",
         get_bulk: "failed getting secrets from secret store {store}: {cause}",
     },
+    lock: Lock {
+        try_method: "TryLockAlpha1",
+        unlock_method: "UnlockAlpha1",
+        prefix: "lock||",
+        expiry_first: true,
+        expiry: "ExpiryInSeconds",
+        failed: Code::Internal,
+        try_failed: "failed to try acquiring lock: ",
+        unlock_failed: "failed to release lock: ",
+    },
 };
 
 /// `spec.proto.runtime.v1.Runtime`, as Layotto answers it.
@@ -73,6 +106,16 @@ pub const LAYOTTO: Dialect = Dialect {
         not_found: "error when get secret but not find : {store}",
         get: "error when get secret : secret name => {name},store name =>{store},error => {cause}",
         get_bulk: "error when bulk get secret {store}: {cause}",
+    },
+    lock: Lock {
+        try_method: "TryLock",
+        unlock_method: "Unlock",
+        prefix: "lock|||",
+        expiry_first: false,
+        expiry: "Expire",
+        failed: Code::Unknown,
+        try_failed: "lock store {}: ",
+        unlock_failed: "lock store {}: ",
     },
 };
 

@@ -6,8 +6,11 @@ mod configuration;
 mod conversation;
 pub mod dialect;
 pub mod http;
+mod lock;
 mod metadata;
+mod prefix;
 mod secrets;
+mod sequencer;
 mod state;
 mod status;
 
@@ -41,6 +44,8 @@ pub struct Runtime {
     #[allow(dead_code)] // until its calls are served
     configuration: configuration::ConfigurationApi,
     secrets: secrets::SecretsApi,
+    lock: lock::LockApi,
+    sequencer: sequencer::SequencerApi,
     metadata: metadata::MetadataApi,
     metrics: Metrics,
 }
@@ -71,6 +76,7 @@ impl Runtime {
     pub fn new(proxy: Rc<dyn Proxy>, config: Config) -> Self {
         let (mut stores, mut configurations) = (Vec::new(), Vec::new());
         let mut secrets = Vec::new();
+        let (mut locks, mut sequencers) = (Vec::new(), Vec::new());
         for component in &config.components {
             let environment = Environment {
                 proxy: Rc::clone(&proxy),
@@ -82,15 +88,22 @@ impl Runtime {
                 Build::State(build) => stores.push((component, build(&environment))),
                 Build::Configuration(build) => configurations.push((component, build(&environment))),
                 Build::Secrets(build) => secrets.push((component, build(&environment))),
+                Build::Lock(build) => locks.push((component, build(&environment))),
+                Build::Sequencer(build) => {
+                    let sequencer = build(&environment);
+                    sequencers.push((environment, sequencer));
+                }
             }
         }
         let state = state::StateApi::new(&config, stores);
         let configuration = configuration::ConfigurationApi::new(&proxy, &config, configurations);
         let secrets = secrets::SecretsApi::new(&config.secret_scopes, secrets);
+        let lock = lock::LockApi::new(&config, locks);
+        let sequencer = sequencer::SequencerApi::new(&config, sequencers);
         let config = Rc::new(config);
         let metadata = metadata::MetadataApi::new(Rc::clone(&proxy), Rc::clone(&config));
         let metrics = Metrics::new(Rc::clone(&proxy));
-        Self { proxy, config, state, configuration, secrets, metadata, metrics }
+        Self { proxy, config, state, configuration, secrets, lock, sequencer, metadata, metrics }
     }
 
     /// Whether the first part of a body tells already that the whole is over the limit. It need not come then: the
@@ -201,6 +214,7 @@ impl Runtime {
     ) -> LocalBoxFuture<'a, Reply> {
         let (state, metadata, dapr) = (&self.state, &self.metadata, service == dialect::DAPR.service);
         let secrets = &self.secrets;
+        let (lock, sequencer) = (&self.lock, &self.sequencer);
         match method {
             "Check" if service == HEALTH => Box::pin(unary(message, async |request| health(&request))),
             _ if service != call.dialect.service => Box::pin(ready(unserved(service, method))),
@@ -214,6 +228,18 @@ impl Runtime {
             }
             "GetSecret" => Box::pin(unary(message, async move |request| secrets.get(call, request).await)),
             "GetBulkSecret" => Box::pin(unary(message, async move |request| secrets.get_bulk(call, request).await)),
+            _ if method == call.dialect.lock.try_method => {
+                Box::pin(unary(message, async move |request| lock.try_lock(call, request).await))
+            }
+            _ if method == call.dialect.lock.unlock_method => {
+                Box::pin(unary(message, async move |request| lock.unlock(call, request).await))
+            }
+            "LockKeepAlive" if !dapr => {
+                Box::pin(unary(message, async move |request| lock.keep_alive(call, request).await))
+            }
+            "GetNextId" if !dapr => {
+                Box::pin(unary(message, async move |request| sequencer.next_id(call, request).await))
+            }
             "GetMetadata" if dapr => Box::pin(unary(
                 message,
                 async move |_: proto::dapr::runtime::v1::GetMetadataRequest| Ok(metadata.get()),

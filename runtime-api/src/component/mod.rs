@@ -1,7 +1,10 @@
 //! The registry: every driver is one row of [`DRIVERS`], and nothing else in the project lists them.
 
 pub mod configuration;
+pub mod lock;
+pub mod redis;
 pub mod secrets;
+pub mod sequencer;
 pub mod state;
 
 use std::rc::Rc;
@@ -40,7 +43,9 @@ impl Block {
     pub const fn fields(self) -> &'static [Field] {
         match self {
             Self::State => state::FIELDS,
-            Self::Configuration | Self::Lock | Self::Sequencer | Self::Secrets => &[],
+            Self::Lock => lock::FIELDS,
+            Self::Sequencer => sequencer::FIELDS,
+            Self::Configuration | Self::Secrets => &[],
         }
     }
 }
@@ -80,6 +85,10 @@ pub enum Build {
     Configuration(fn(&Environment) -> Rc<dyn configuration::Store>),
     /// A secret store.
     Secrets(fn(&Environment) -> Rc<dyn secrets::Store>),
+    /// A lock store.
+    Lock(fn(&Environment) -> Rc<dyn lock::Store>),
+    /// A sequencer.
+    Sequencer(fn(&Environment) -> Rc<dyn sequencer::Store>),
 }
 
 /// What a driver gets when it is built.
@@ -138,4 +147,16 @@ pub const DRIVERS: &[Driver] = &[
     secrets::local_file::DRIVER,
     secrets::vault::DRIVER,
     secrets::kubernetes::DRIVER,
+    lock::in_memory::DRIVER,
+    lock::redis::DRIVER,
+    lock::redis_cluster::DRIVER,
+    sequencer::in_memory::DRIVER,
+    sequencer::redis::DRIVER,
 ];
+
+/// In which of so many buckets of the shared area a key lies. FNV-1a: it spreads keys well and is the same in every
+/// worker.
+fn bucket_of(key: &str, buckets: u32) -> u32 {
+    let hash = key.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    hash % buckets
+}

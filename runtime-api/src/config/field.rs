@@ -46,6 +46,8 @@ pub enum Kind {
     Objects(&'static [Field]),
     /// A list of texts.
     Texts,
+    /// An object of names and whole numbers, or the same as a JSON text.
+    Numbers,
     /// An object whose fields depend on its surroundings (a component's metadata).
     Metadata,
     /// Accepted for the sake of configurations that exist, without effect; the text says why.
@@ -210,10 +212,51 @@ impl Settings {
         self.text(field)?.parse().ok()
     }
 
+    /// A [`Kind::Numbers`]; absent is empty.
+    pub fn numbers(&self, field: &str) -> BTreeMap<String, i64> {
+        self.text(field).and_then(parse_numbers).unwrap_or_default()
+    }
+
+    /// A number that other settings are unlikely to have.
+    pub fn fingerprint(&self) -> u64 {
+        let texts = self.0.iter().flat_map(|(name, value)| [*name, "=", value.as_str(), ";"]);
+        texts.flat_map(str::bytes).fold(FNV_BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME))
+    }
+
     /// A [`Kind::Time`].
     pub fn time(&self, field: &str) -> Option<Duration> {
         humantime::parse_duration(self.text(field)?).ok()
     }
+}
+
+// FNV-1a
+const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x0100_0000_01b3;
+
+/// Tables of fields one after the other as one.
+#[macro_export]
+macro_rules! tables {
+    ($($table:expr),+ $(,)?) => {{
+        const JOINED: [$crate::config::Field; 0 $(+ $table.len())+] = $crate::config::joined(&[$($table),+]);
+        &JOINED
+    }};
+}
+
+/// Tables of fields one after the other, for [`tables!`](crate::tables).
+#[allow(clippy::indexing_slicing)] // in a constant, where a mistake does not compile
+pub const fn joined<const N: usize>(tables: &[&[Field]]) -> [Field; N] {
+    let mut joined = [Field::optional("", Kind::Text, ""); N];
+    let (mut at, mut table) = (0, 0);
+    while table < tables.len() {
+        let mut field = 0;
+        while field < tables[table].len() {
+            joined[at] = tables[table][field];
+            at += 1;
+            field += 1;
+        }
+        table += 1;
+    }
+    joined
 }
 
 /// Checks `object` against tables of fields: unknown names, missing fields and values of the wrong kind are
@@ -283,7 +326,8 @@ fn check_value(field: &Field, value: &Value, path: &Path, report: &mut Report) -
         };
         report.error(path.clone(), format!("{kind} is expected, not {shown}"));
     };
-    let Some(text) = scalar(value) else {
+    let object = || (matches!(kind, Kind::Numbers) && value.is_object()).then(|| value.to_string());
+    let Some(text) = scalar(value).or_else(object) else {
         refuse(report);
         return None;
     };
@@ -297,6 +341,7 @@ fn check_value(field: &Field, value: &Value, path: &Path, report: &mut Report) -
         Kind::Whole(least, most) => text.parse().is_ok_and(|number: i64| (least..=most).contains(&number)),
         Kind::Time => humantime::parse_duration(&text).is_ok_and(|time| !time.is_zero()),
         Kind::Address => parse_address(&text).is_some(),
+        Kind::Numbers => parse_numbers(&text).is_some(),
         Kind::Listen => text == "off" || unix_path(&text).is_some() || parse_address(&text).is_some(),
         _ => false,
     };
@@ -322,6 +367,7 @@ impl fmt::Display for Kind {
             Self::Object(_) | Self::Metadata => f.write_str("an object with fields"),
             Self::Objects(_) => f.write_str("a list of objects"),
             Self::Texts => f.write_str("a list of texts"),
+            Self::Numbers => f.write_str("an object of names and whole numbers, such as {\"orders\": 1000},"),
             Self::Ignored(_) | Self::Refused(_) => f.write_str("nothing"),
         }
     }
@@ -339,6 +385,13 @@ pub fn suggest(name: &str, known: &[&str]) -> String {
         }
         _ => format!("known are {}", known.join(", ")),
     }
+}
+
+/// Reads an object of names and whole numbers.
+fn parse_numbers(text: &str) -> Option<BTreeMap<String, i64>> {
+    let object: Value = serde_json::from_str(text).ok()?;
+    let number = |value: &Value| value.as_i64().or_else(|| value.as_str()?.trim().parse().ok());
+    object.as_object()?.iter().map(|(name, value)| Some((name.clone(), number(value)?))).collect()
 }
 
 /// `host:port`, the host possibly an IPv6 address in brackets.

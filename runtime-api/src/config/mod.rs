@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub use field::{Field, Kind, Path, Presence, Problem, Report, Settings, Severity, Step};
-pub use field::{check, parse_address, suggest, unix_path};
+pub use field::{check, joined, parse_address, suggest, unix_path};
 
 use crate::component::{DRIVERS, Driver, Upstream};
 

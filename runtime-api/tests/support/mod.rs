@@ -9,7 +9,7 @@ use envoy_runtime_proto::dapr::runtime::v1 as dapr;
 use prost::Message;
 use runtime_api::Runtime;
 use runtime_api::api::call::Reply;
-use runtime_api::testing::{Started, World, call};
+use runtime_api::testing::{Connection, Started, World, call};
 use tonic::Code;
 
 pub(crate) const DAPR: &str = "/dapr.proto.runtime.v1.Dapr";
@@ -56,4 +56,24 @@ pub(crate) fn status(started: &Started<Reply>) -> (Code, String) {
 pub(crate) fn value(started: &Started<Reply>) -> String {
     let reply: dapr::GetStateResponse = message(started);
     String::from_utf8(reply.data.to_vec()).unwrap()
+}
+
+/// A command as a client of Redis sends it.
+pub(crate) fn resp(words: &[&str]) -> String {
+    let words: Vec<String> = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
+    format!("*{}\r\n{}", words.len(), words.concat())
+}
+
+/// What a server was sent, as text.
+pub(crate) fn received(server: &Connection) -> String {
+    String::from_utf8(server.received().to_vec()).unwrap()
+}
+
+/// Accepts a connection to Redis, and lets it in.
+#[track_caller]
+pub(crate) fn let_in(world: &World, cluster: &str) -> Connection {
+    let server = world.accept(cluster).unwrap();
+    assert_eq!(received(&server), resp(&["PING"]));
+    server.send(b"+PONG\r\n");
+    server
 }

@@ -1,7 +1,9 @@
 //! Failures and the statuses that tell an app of them, one module per building block: the only place that knows gRPC
 //! codes and the texts of the incumbents, which apps and their tests compare.
 
+mod lock;
 mod secrets;
+mod sequencer;
 mod state;
 
 use prost::Message;
@@ -9,7 +11,9 @@ use prost_types::Any;
 use tonic::{Code, Status};
 use tonic_types::pb;
 
+pub(super) use lock::LockFailure;
 pub(super) use secrets::{SecretTexts, SecretsFailure};
+pub(super) use sequencer::SequencerFailure;
 pub(super) use state::StateFailure;
 
 use super::dialect::Dialect;

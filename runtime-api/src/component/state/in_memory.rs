@@ -13,13 +13,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use uuid::Builder;
 
 use super::{Concurrency, Delete, Error, Item, Operation, Store, Ttl, Write};
-use crate::component::{Block, Build, Driver, Environment, V1};
+use crate::component::{Block, Build, Driver, Environment, V1, bucket_of};
 use crate::config::{Field, Kind};
-use crate::proxy::{Proxy, Version, shared_init};
+use crate::proxy::{MISSING, Proxy, Version, shared_init};
 use layout::{Bucket, Entry, Journal};
 
 /// The row of the registry.
@@ -42,10 +41,6 @@ const FIELDS: &[Field] =
 const BUCKETS: u32 = 2048;
 /// So that each is looked at about once a minute.
 const SWEPT_PER_SECOND: u32 = 32;
-
-/// What is read in the place of a value that is not there, which none is once the configuration is loaded. No write
-/// ever has this version, so nothing can be overwritten by mistake.
-const MISSING: (Bytes, Version) = (Bytes::new(), Version(u32::MAX));
 
 /// A state store in the shared area.
 #[derive(Debug)]
@@ -84,11 +79,11 @@ impl Area {
     fn write(self: &Rc<Self>, operations: &[Operation]) -> Result<(), Error> {
         let mut numbers = BTreeSet::new();
         for operation in operations {
-            numbers.insert(bucket_of(key_of(operation)));
+            numbers.insert(bucket_of(key_of(operation), BUCKETS));
         }
         self.commit(&numbers, |buckets| {
             for operation in operations {
-                if let Some(bucket) = buckets.get_mut(&bucket_of(key_of(operation))) {
+                if let Some(bucket) = buckets.get_mut(&bucket_of(key_of(operation), BUCKETS)) {
                     self.apply(operation, bucket).map_err(|error| match operations {
                         [_] => error,
                         _ => error.about(key_of(operation)),
@@ -218,7 +213,7 @@ impl Store for InMemory {
         let area = &self.0;
         area.settle();
         let now = layout::millis(area.proxy.wall_clock());
-        let found = area.bucket(bucket_of(key)).0.entries.into_iter().find(|entry| entry.key == key);
+        let found = area.bucket(bucket_of(key, BUCKETS)).0.entries.into_iter().find(|entry| entry.key == key);
         Ok(found.filter(|entry| entry.is_alive(now)).map(Entry::into_item))
     }
 
@@ -254,10 +249,4 @@ fn compare(current: Option<&Entry>, etag: Option<&str>, concurrency: Concurrency
 fn key_of(operation: &Operation) -> &str {
     let (Operation::Upsert(Write { key, .. }) | Operation::Delete(Delete { key, .. })) = operation;
     key
-}
-
-/// FNV-1a: spreads keys well and is the same in every worker.
-fn bucket_of(key: &str) -> u32 {
-    let hash = key.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    hash % BUCKETS
 }

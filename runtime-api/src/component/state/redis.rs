@@ -10,9 +10,10 @@ use std::rc::Rc;
 use async_trait::async_trait;
 
 use super::{Concurrency, Delete, Error, Item, Operation, Store, Ttl, Write};
-use crate::component::{Block, Build, Driver, Environment, Protocol, Tls, Upstream, V1};
-use crate::config::{Field, Kind, Path, Report, Settings, parse_address};
-use crate::protocol::redis::{self, Client, Login, Reply};
+use crate::component::{Block, Build, Driver, Environment, V1, redis as connection};
+use crate::config::{Field, Kind};
+use crate::protocol::redis::{self, Client, Reply};
+use crate::tables;
 
 /// The row of the registry.
 pub const DRIVER: Driver = Driver {
@@ -22,75 +23,17 @@ pub const DRIVER: Driver = Driver {
     versions: V1,
     capabilities: &["ETAG", "TRANSACTIONAL", "TTL"],
     fields: FIELDS,
-    check,
-    upstreams,
+    check: connection::check,
+    upstreams: connection::upstreams,
     build: Build::State(|environment| Rc::new(Redis::new(environment))),
 };
 
-const POOLED: Kind = Kind::Ignored("Envoy keeps one pipelined connection per worker");
-const RETRIED: Kind = Kind::Ignored("a connection is tried again after 50 ms to 1 s; calls are not repeated");
-const CLUSTERED: Kind = Kind::Refused("one server is supported, no cluster and no sentinel");
+const FIELDS: &[Field] = tables![connection::SERVER, connection::CONNECTION, OWN];
 
-const FIELDS: &[Field] = &[
-    Field::required("redisHost", Kind::Address, "where the server listens"),
-    Field::optional("redisUsername", Kind::Text, "the user to log in as; needs redisPassword"),
-    Field::optional("redisPassword", Kind::Secret, "the password to log in with"),
-    Field::default("redisDB", Kind::Whole(0, 65535), "0", "the number of the database"),
-    Field::default("enableTLS", Kind::Flag, "false", "whether Envoy speaks TLS to the server"),
-    Field::optional("caCert", Kind::Text, "the file of the authorities to trust with TLS; absent: the system's"),
-    Field::optional("clientCert", Kind::Text, "the file of the certificate to show with TLS; needs clientKey"),
-    Field::optional("clientKey", Kind::Text, "the file of the key of clientCert"),
+const OWN: &[Field] = &[
     Field::optional("ttlInSeconds", Kind::Whole(1, i64::MAX), "how long an item lives when its write does not say"),
-    Field::default("redisType", Kind::Text, "node", "node"),
-    Field::optional("failover", CLUSTERED, "whether to ask a sentinel"),
-    Field::optional("sentinelMasterName", CLUSTERED, "the name to ask a sentinel for"),
-    Field::optional("sentinelUsername", CLUSTERED, "the user of a sentinel"),
-    Field::optional("sentinelPassword", CLUSTERED, "the password of a sentinel"),
     Field::optional("queryIndexes", Kind::Ignored("queries are not served"), "indexes for queries"),
-    Field::optional("redisMaxRetries", RETRIED, "how often a call is repeated"),
-    Field::optional("redisMinRetryInterval", RETRIED, "the shortest pause before a repetition"),
-    Field::optional("redisMaxRetryInterval", RETRIED, "the longest pause before a repetition"),
-    Field::optional("maxRetries", RETRIED, "how often a call is repeated"),
-    Field::optional("maxRetryBackoff", RETRIED, "the longest pause before a repetition"),
-    Field::optional("dialTimeout", Kind::Ignored("the cluster's connect_timeout holds"), "how long to connect"),
-    Field::optional("readTimeout", Kind::Ignored("the deadline of the call holds"), "how long to wait for a reply"),
-    Field::optional("writeTimeout", Kind::Ignored("the deadline of the call holds"), "how long to wait for a write"),
-    Field::optional("poolSize", POOLED, "how many connections"),
-    Field::optional("poolTimeout", POOLED, "how long to wait for a connection"),
-    Field::optional("minIdleConns", POOLED, "how many idle connections"),
-    Field::optional("maxConnAge", POOLED, "how old a connection may get"),
-    Field::optional("idleTimeout", POOLED, "how long a connection may be idle"),
-    Field::optional("idleCheckFrequency", POOLED, "how often to look for idle connections"),
 ];
-
-fn check(settings: &Settings, path: &Path, report: &mut Report) {
-    let kind = settings.text("redisType").unwrap_or_default();
-    if kind != "node" {
-        report.error(path.field("redisType"), format!("node is expected, not {kind:?}: one server is supported"));
-    }
-    if settings.text("redisUsername").is_some() && settings.text("redisPassword").is_none() {
-        report.error(path.field("redisUsername"), "needs redisPassword: Redis logs in by both");
-    }
-    if settings.text("clientCert").is_some() != settings.text("clientKey").is_some() {
-        report.error(path.field("clientCert"), "clientCert and clientKey are expected together");
-    }
-    for field in ["caCert", "clientCert", "clientKey"] {
-        if settings.text(field).is_some() && !settings.flag("enableTLS") {
-            report.error(path.field(field), "needs enableTLS: true");
-        }
-    }
-}
-
-fn upstreams(settings: &Settings) -> Vec<Upstream> {
-    let Some((host, port)) = settings.text("redisHost").and_then(parse_address) else { return Vec::new() };
-    let file = |field| settings.text(field).map(str::to_owned);
-    let tls = settings.flag("enableTLS").then(|| Tls {
-        server_name: host.to_owned(),
-        ca_file: file("caCert"),
-        certificate: file("clientCert").zip(file("clientKey")),
-    });
-    vec![Upstream { suffix: String::new(), protocol: Protocol::Tcp, endpoints: vec![(host.to_owned(), port)], tls }]
-}
 
 /// Writes an item. KEYS: the key. ARGV: the etag or "0"; the value; "0" to leave the mark of a first write, else "1";
 /// seconds to live, "-1" to live without end, or "" to leave that as it is. As Dapr's script, with the life time in it:
@@ -133,15 +76,9 @@ pub struct Redis {
 
 impl Redis {
     fn new(environment: &Environment) -> Self {
-        let Environment { proxy, component, limits, .. } = environment;
-        let settings = &component.settings;
-        let login = Login {
-            username: settings.text("redisUsername").map(str::to_owned),
-            password: settings.text("redisPassword").map(str::to_owned),
-            database: settings.whole("redisDB").and_then(|number| number.try_into().ok()).unwrap_or_default(),
-        };
-        let client = || Client::new(Rc::clone(proxy), &component.name, &component.cluster, &login, limits.timeout);
-        let seconds = settings.whole("ttlInSeconds").and_then(|seconds| u64::try_from(seconds).ok());
+        let component = &environment.component;
+        let client = || connection::client(environment, &component.cluster);
+        let seconds = component.settings.whole("ttlInSeconds").and_then(|seconds| u64::try_from(seconds).ok());
         let ttl = seconds.map_or(Ttl::Unspecified, Ttl::from_seconds);
         Self { client: client(), strong: client(), ttl }
     }

@@ -1,0 +1,45 @@
+//! Failures of the Sequencer API, which only Layotto has.
+
+use tonic::{Code, Status};
+
+use crate::component::sequencer;
+
+/// Why a call of the Sequencer API failed.
+#[derive(Debug)]
+pub(in crate::api) enum SequencerFailure<'a> {
+    /// There is no sequencer at all.
+    NotConfigured,
+    /// There is none of that name.
+    NotFound(&'a str),
+    /// The call names no key.
+    KeyEmpty(&'a str),
+    /// The key holds the separator `||`.
+    IllegalKey(&'a str),
+    /// The options ask for what is neither WEAK nor STRONG.
+    UnknownIncrement(i32),
+    /// There is no id: store, cause.
+    NextId(&'a str, sequencer::Error),
+}
+
+impl SequencerFailure<'_> {
+    /// The status for the app.
+    pub(in crate::api) fn status(self) -> Status {
+        use SequencerFailure as F;
+        let (code, text) = match self {
+            F::NotConfigured => (Code::FailedPrecondition, "Sequencer store is not configured".to_owned()),
+            F::NotFound(store) => (Code::InvalidArgument, format!("Sequencer store {store} not found")),
+            F::KeyEmpty(store) => (Code::InvalidArgument, format!("Key is empty in sequencer store {store}")),
+            F::IllegalKey(key) => (Code::Unknown, format!("input key/keyPrefix '{key}' can't contain '||'")),
+            F::UnknownIncrement(number) => {
+                (Code::Unknown, format!("unknown increment {number} in the options; 0 is WEAK and 1 is STRONG"))
+            }
+            F::NextId(store, sequencer::Error::Unavailable(cause)) => {
+                (Code::Unavailable, format!("no next id from sequencer store {store}: {cause}"))
+            }
+            F::NextId(store, sequencer::Error::Failed(cause)) => {
+                (Code::Unknown, format!("no next id from sequencer store {store}: {cause}"))
+            }
+        };
+        Status::new(code, text)
+    }
+}
