@@ -175,8 +175,6 @@ fn section(driver: &Driver) -> String {
     let capabilities = if capabilities.is_empty() { "none".to_owned() } else { capabilities.join(", ") };
     let mut page =
         format!("## metadata of {kind}\n\n{meaning}\n\nGetMetadata tells its capabilities: {capabilities}.\n\n");
-    let mut page =
-        format!("## metadata of {kind}\n\n{meaning}\n\nGetMetadata tells its capabilities: {capabilities}.\n\n");
     page += &fields(driver.fields);
     page += NOTES.iter().find(|(kind, _)| *kind == driver.kind).map_or("", |(_, note)| note);
     page
