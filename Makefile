@@ -8,21 +8,25 @@ export ENVOY ?= $(CURDIR)/.tools/envoy/$(ENVOY_VERSION)/envoy
 export ENVOY_RUNTIME ?= $(CURDIR)/target/release/envoy-runtime
 export RUNTIME_TEST_PYTHON ?= $(CURDIR)/.tools/python/bin/python
 export RUNTIME_TEST_NODE_MODULES ?= $(CURDIR)/.tools/node/node_modules
+export RUNTIME_TEST_ETCD ?= $(CURDIR)/.tools/etcd/3.7/etcd
+export RUNTIME_TEST_ETCD_DEBIAN ?= $(CURDIR)/.tools/etcd/debian/etcd
+export RUNTIME_TEST_JARS ?= $(CURDIR)/.tools/java
+export RUNTIME_TEST_GRPCURL ?= $(CURDIR)/.tools/bin/grpcurl
 
 FILTERS = --target wasm32-wasip1 -p runtime-filter -p tunnel-filter
 FEATURES = --features envoy-runtime-proto/descriptors
 TEST = cargo test $(FEATURES)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench build fmt clean tools filters docs matrix test-matrix test-containers fuzz
+.PHONY: help run test lint bench build fmt clean basics tools filters docs matrix test-matrix test-containers fuzz
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: tools build ## Build, and serve state in memory on the default ports
+run: basics build ## Build, and serve state in memory on the default ports
 	$(ENVOY_RUNTIME) run -f envoy-configs/in-memory.yaml --envoy $(ENVOY)
 
-test: tools build ## Run all tests: real Envoy, real Redis, real SDKs
+test: tools build ## Run all tests: real Envoy, real Redis and etcd, real SDKs
 	$(TEST) --workspace --exclude runtime-filter
 
 lint: tools .tools/bin/cargo-deny ## Formatting, clippy for both targets, licences and advisories
@@ -31,7 +35,7 @@ lint: tools .tools/bin/cargo-deny ## Formatting, clippy for both targets, licenc
 	cargo clippy $(FILTERS) -- -D warnings
 	tools/deny.sh
 
-bench: tools build ## Measure against Envoy's own direct response, side by side
+bench: basics build ## Measure against Envoy's own direct response, side by side
 	cargo run --release --bin runtime-bench
 
 build: filters ## Build target/release/envoy-runtime with the filters inside
@@ -59,12 +63,17 @@ test-containers: tools build ## Run the integration tests with Envoy and Redis i
 fuzz: tools build ## Send two million mutated requests
 	RUNTIME_TEST_FUZZ_FRAMES=2000000 cargo test -p integration-tests --test fuzz -- --nocapture
 
-tools: ## Install what this machine lacks: Redis, Node, the wasm target, Envoy, the SDKs
+basics: ## Install what this machine lacks to run it: the wasm target, Python, Envoy
 	tools/system.sh
 	tools/rust.sh
 	tools/python.sh
-	tools/node.sh
 	tools/envoy.sh $(ENVOY_VERSION)
+
+tools: basics ## Install all that this machine lacks: also Redis, Node, etcd, a JDK, the SDKs
+	tools/node.sh
+	tools/etcd.sh
+	tools/grpcurl.sh
+	tools/java.sh
 
 .tools/bin/cargo-deny: tools/cargo-deny.sh
 	tools/cargo-deny.sh

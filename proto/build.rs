@@ -14,6 +14,8 @@ const FILES: &[&str] = &[
     "dapr/proto/runtime/v1/appcallback.proto",
     "dapr/proto/runtime/v1/dapr.proto",
     "grpc/health/v1/health.proto",
+    "grpc/reflection/v1/reflection.proto",
+    "grpc/reflection/v1alpha/reflection.proto",
     "spec/proto/runtime/v1/appcallback.proto",
     "spec/proto/runtime/v1/lifecycle.proto",
     "spec/proto/runtime/v1/runtime.proto",
@@ -32,7 +34,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let descriptors = protox::compile(FILES, [&source])?;
     fs::write(out.join("methods.rs"), method_table(&descriptors)?)?;
-    fs::write(out.join("descriptors.bin"), without_comments(&descriptors).encode_to_vec())?;
+    let bare = without_comments(&descriptors);
+    fs::write(out.join("descriptors.bin"), bare.encode_to_vec())?;
+    fs::write(out.join("files.rs"), file_table(&bare, &out)?)?;
     generate(descriptors, &out)?;
     generate(protox::compile(CALLED, [&source])?, &out)
 }
@@ -81,4 +85,22 @@ fn method_table(descriptors: &FileDescriptorSet) -> Result<String, Box<dyn Error
     }
     table.push(']');
     Ok(table)
+}
+
+/// Rust source of an array of `File`, and of the sorted names of what they declare at their top levels.
+fn file_table(descriptors: &FileDescriptorSet, out: &Path) -> Result<String, Box<dyn Error>> {
+    let mut files = String::from("pub(super) static FILES: &[File] = &[\n");
+    let mut symbols = Vec::new();
+    for (index, file) in descriptors.file.iter().enumerate() {
+        fs::write(out.join(format!("file{index}.bin")), file.encode_to_vec())?;
+        let descriptor = format!("include_bytes!(concat!(env!(\"OUT_DIR\"), \"/file{index}.bin\"))");
+        writeln!(files, "    File {{ name: {:?}, descriptor: {descriptor} }},", file.name())?;
+        let names = file.message_type.iter().map(prost_types::DescriptorProto::name);
+        let names = names.chain(file.enum_type.iter().map(prost_types::EnumDescriptorProto::name));
+        let names = names.chain(file.service.iter().map(prost_types::ServiceDescriptorProto::name));
+        symbols.extend(names.map(|name| (format!("{}.{name}", file.package()), index)));
+    }
+    symbols.sort();
+    writeln!(files, "];\n\nstatic SYMBOLS: &[(&str, usize)] = &{symbols:?};")?;
+    Ok(files)
 }

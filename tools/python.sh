@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
-# A Python environment with the unmodified Dapr SDK, of the versions in integration-tests/sdk/requirements.txt.
+# A Python environment with the unmodified clients that tests run, of the versions in integration-tests/sdk/requirements.txt.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 requirements=integration-tests/sdk/requirements.txt
 stamp=.tools/python/requirements.txt
 if cmp -s "$requirements" "$stamp"; then exit 0; fi
-echo "installing the Dapr SDK for Python"
+echo "installing the Dapr SDK and other clients for Python"
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "missing: Python 3.10 or newer" >&2; exit 1; }
-rm -rf .tools/python
-python3 -m venv .tools/python
+[[ -x .tools/python/bin/python ]] || python3 -m venv .tools/python
 .tools/python/bin/python -m pip install --quiet --requirement "$requirements"
 cp "$requirements" "$stamp"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What comes from the operating system: Redis, OpenSSL, Node, h2load, Python. As root on Debian or Ubuntu the missing ones are installed.
+# What comes from the operating system: Redis, OpenSSL, Node, h2load, Python, curl. As root on Debian or Ubuntu the missing ones are installed.
 # The package redis-server may start a server on port 6379; it is left alone, the tests use ports of their own.
 set -euo pipefail
 
@@ -13,6 +13,7 @@ wanted=(
   python3:python3
   cc:gcc
   git:git
+  curl:curl
 )
 
 missing=()
@@ -21,6 +22,8 @@ for entry in "${wanted[@]}"; do
 done
 # `python3 -m venv` needs a package of its own on Debian.
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+# curl and Go trust what this package has.
+[[ -e /etc/ssl/certs/ca-certificates.crt ]] || missing+=(ca-certificates)
 
 if ((${#missing[@]} == 0)); then exit 0; fi
 

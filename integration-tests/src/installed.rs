@@ -28,6 +28,26 @@ pub fn node_modules() -> PathBuf {
     from_environment("RUNTIME_TEST_NODE_MODULES", ".tools/node/node_modules", "make tools")
 }
 
+/// The new etcd: `RUNTIME_TEST_ETCD`.
+pub fn etcd() -> PathBuf {
+    from_environment("RUNTIME_TEST_ETCD", ".tools/etcd/3.7/etcd", "make tools")
+}
+
+/// The etcd of Debian, 3.4: `RUNTIME_TEST_ETCD_DEBIAN`.
+pub fn etcd_of_debian() -> PathBuf {
+    from_environment("RUNTIME_TEST_ETCD_DEBIAN", ".tools/etcd/debian/etcd", "make tools")
+}
+
+/// The directory with Apollo's clients for Java: `RUNTIME_TEST_JARS`.
+pub fn jars() -> PathBuf {
+    from_environment("RUNTIME_TEST_JARS", ".tools/java", "make tools")
+}
+
+/// A gRPC client that is not ours: `RUNTIME_TEST_GRPCURL`.
+pub fn grpcurl() -> PathBuf {
+    from_environment("RUNTIME_TEST_GRPCURL", ".tools/bin/grpcurl", "make tools")
+}
+
 /// A program of the operating system, looked up in PATH.
 pub fn system(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();

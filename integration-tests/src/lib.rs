@@ -1,6 +1,7 @@
 //! The harness of the integration tests: real Envoys with the configuration that the CLI renders, real servers behind them, and clients of
 //! both dialects in front. Each module is about one thing; the tests in `tests/` read as the specification of the product.
 
+pub mod apollo;
 pub mod certificates;
 pub mod client;
 pub mod config;
@@ -8,21 +9,26 @@ pub mod conformance;
 #[cfg(feature = "containers")]
 pub mod container;
 pub mod envoy;
+pub mod etcd;
 pub mod http1;
 pub mod installed;
+pub mod kubernetes;
 pub mod middleman;
 pub mod ports;
 pub mod process;
 pub mod redis;
 pub mod scratch;
 pub mod server;
+pub mod stand_in;
 pub mod status;
 pub mod store;
+pub mod vault;
 pub mod wait;
 pub mod wire;
 
 pub use client::{Client, Dialect};
 pub use config::Config;
 pub use envoy::Envoy;
+pub use etcd::Etcd;
 pub use redis::Redis;
 pub use store::Store;

@@ -17,6 +17,8 @@ pub struct Options {
     pub user: Option<(&'static str, &'static str)>,
     /// Whether it also listens with TLS, with a certificate for localhost by a CA of its own.
     pub tls: bool,
+    /// The server that it is a replica of, by its port. Both have the same [`password`](Self::password).
+    pub replica_of: Option<u16>,
 }
 
 /// A running redis-server. It appends every write to a file, so after a kill it starts again with what it had.
@@ -47,9 +49,14 @@ impl Redis {
             "--save ''".into(),
             "--appendonly yes".into(),
             "--appendfsync no".into(),
+            "--repl-diskless-sync-delay 0".into(),
         ];
         if let Some(password) = options.password {
             arguments.push(format!("--requirepass {password}"));
+        }
+        if let Some(primary) = options.replica_of {
+            arguments.push(format!("--replicaof 127.0.0.1 {primary}"));
+            arguments.extend(options.password.map(|password| format!("--masterauth {password}")));
         }
         if let Some((name, password)) = options.user {
             arguments.push(format!("--user {name} on >{password} ~* &* +@all"));
@@ -75,6 +82,23 @@ impl Redis {
         let mut redis = Self { server: None, program, options, scratch, port, tls_port, authority };
         redis.restart().await;
         redis
+    }
+
+    /// Starts a replica of this server, with its password, and waits until it has what this server has.
+    pub async fn replica(&self) -> Self {
+        let password = self.options.password;
+        let replica = Self::start(Options { password, replica_of: Some(self.port), ..Options::default() }).await;
+        replica.is_in_sync().await;
+        replica
+    }
+
+    /// Waits until this replica is connected to its primary and has what it has.
+    pub async fn is_in_sync(&self) {
+        wait::eventually("the replica is in sync", async || {
+            let about: String = self.command(&["INFO", "replication"]).await;
+            if about.contains("master_link_status:up") { Ok(()) } else { Err(about) }
+        })
+        .await;
     }
 
     /// `host:port`, as `redisHost` wants it.

@@ -4,9 +4,11 @@
 //! are `BTreeMap`s, so what is encoded does not depend on the run. With the feature `clients` each service also has a
 //! tonic client and a tonic server, for tests; the filters go by [`METHODS`] instead.
 
+mod files;
 mod methods;
 mod packages;
 
+pub use files::{File, file, file_of};
 pub use methods::{METHODS, Method, is_service, method};
 pub use packages::{dapr, etcd, google, grpc, spec};
 

@@ -53,6 +53,17 @@ pub mod grpc {
             include!(concat!(env!("OUT_DIR"), "/grpc.health.v1.rs"));
         }
     }
+    /// Server reflection.
+    pub mod reflection {
+        /// The package `grpc.reflection.v1`.
+        pub mod v1 {
+            include!(concat!(env!("OUT_DIR"), "/grpc.reflection.v1.rs"));
+        }
+        /// The package `grpc.reflection.v1alpha`.
+        pub mod v1alpha {
+            include!(concat!(env!("OUT_DIR"), "/grpc.reflection.v1alpha.rs"));
+        }
+    }
 }
 
 /// The Layotto API.

@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used)] // a test may end by one
 
 use envoy_runtime_proto::grpc::health::v1::{HealthCheckRequest, HealthCheckResponse};
+use envoy_runtime_proto::grpc::reflection::v1::server_reflection_request::MessageRequest;
+use envoy_runtime_proto::grpc::reflection::v1::server_reflection_response::MessageResponse;
+use envoy_runtime_proto::grpc::reflection::v1::{ServerReflectionRequest, ServerReflectionResponse};
 use runtime_api::api::call::Head;
 use runtime_api::testing::{self, World};
 use serde_json::json;
@@ -60,4 +63,34 @@ fn unary_methods_are_no_streams() {
     let world = World::default();
     let worker = testing::worker(&world, &json!({"appId": "a"}));
     assert!(testing::talk(&world, &worker, "/grpc.health.v1.Health/Check").is_none());
+}
+
+#[test]
+fn reflection_answers_each_request_in_both_versions() {
+    let world = World::default();
+    let worker = testing::worker(&world, &json!({"appId": "a"}));
+    for version in ["v1", "v1alpha"] {
+        let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        let talk = testing::talk(&world, &worker, &path).unwrap();
+        let ask = |request: MessageRequest| {
+            talk.send(&ServerReflectionRequest { host: String::new(), message_request: Some(request) });
+            talk.next::<ServerReflectionResponse>().unwrap().message_response.unwrap()
+        };
+        let MessageResponse::ListServicesResponse(services) = ask(MessageRequest::ListServices(String::new())) else {
+            panic!("no list");
+        };
+        assert!(services.service.iter().any(|service| service.name == "spec.proto.runtime.v1.Runtime"));
+        for service in services.service {
+            let found = ask(MessageRequest::FileContainingSymbol(service.name));
+            assert!(
+                matches!(found, MessageResponse::FileDescriptorResponse(file) if file.file_descriptor_proto.len() == 1)
+            );
+        }
+        let MessageResponse::ErrorResponse(error) = ask(MessageRequest::FileByFilename("no.proto".into())) else {
+            panic!("no error");
+        };
+        assert_eq!(error.error_code, 5);
+        talk.half_close();
+        assert_eq!(talk.status().unwrap().code(), Code::Ok);
+    }
 }

@@ -18,6 +18,8 @@ const ADMIN: &str = include_str!("templates/admin.yaml");
 const LISTENER: &str = include_str!("templates/listener.yaml");
 const FILTERS: &str = include_str!("templates/filters.yaml");
 const CLUSTER: &str = include_str!("templates/cluster.yaml");
+const BUS: &str = include_str!("templates/bus.yaml");
+const BUS_CLUSTER: &str = include_str!("templates/bus_cluster.yaml");
 const TUNNEL: &str = include_str!("templates/tunnel.yaml");
 const HTTP1: &str = include_str!("templates/http1.yaml");
 const GRPC: &str = include_str!("templates/grpc.yaml");
@@ -93,6 +95,7 @@ fn listeners(config: &Config, document: &Value, machine: Machine<'_>) -> Result<
     if text.is_empty() {
         return Err(Failure::new("all listeners are off: nothing would be served"));
     }
+    text += &fill(BUS, &[("module", module(machine, filters::TUNNEL))])?;
     Ok(format!("listeners:\n{text}"))
 }
 
@@ -110,7 +113,7 @@ fn clusters(config: &Config, machine: Machine<'_>) -> Result<String, Failure> {
             explained.push(upstream.protocol);
         }
     }
-    Ok(if text.is_empty() { "clusters: []\n".to_owned() } else { format!("clusters:\n{text}") })
+    Ok(format!("clusters:\n{text}{BUS_CLUSTER}"))
 }
 
 fn cluster(component: &Component, upstream: &Upstream, machine: Machine<'_>) -> Result<String, Failure> {

@@ -1,4 +1,4 @@
-//! The proxy-wasm ABI, as far as the tunnel needs it: what Envoy calls, and what it offers.
+//! The proxy-wasm ABI, as far as the tunnel and the bus need it: what Envoy calls, and what it offers.
 
 #![allow(unsafe_code)] // the one module of this filter that declares Envoy's ABI
 
@@ -6,6 +6,8 @@ use alloc::alloc::{Layout, alloc};
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::ptr::null_mut;
+
+use runtime_bus::Connection;
 
 use crate::frames::{self, Unframer};
 
@@ -18,22 +20,34 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     core::arch::wasm32::unreachable()
 }
 
-/// The streams that are open, by context. There are few: one for each store.
-static STREAMS: Streams = Streams(RefCell::new(Vec::new()));
+/// The tunnel's streams that are open, by context. There are few: one for each store.
+static STREAMS: Local<Vec<(u32, Unframer)>> = Local(RefCell::new(Vec::new()));
 
-struct Streams(RefCell<Vec<(u32, Unframer)>>);
+/// The bus's connections that are open, by context. As a rule there is one.
+static CONNECTIONS: Local<Vec<(u32, Connection)>> = Local(RefCell::new(Vec::new()));
+
+/// The number of the newest connection.
+static NUMBER: Local<u64> = Local(RefCell::new(0));
+
+struct Local<T>(RefCell<T>);
 
 // SAFETY: a VM belongs to one thread, and Envoy never enters it twice at a time.
-unsafe impl Sync for Streams {}
+unsafe impl<T> Sync for Local<T> {}
 
 const REQUEST_BODY: u32 = 0;
 const RESPONSE_BODY: u32 = 1;
+const DOWNSTREAM_DATA: u32 = 2;
 const RESPONSE_HEADERS: u32 = 2;
 const CONTINUE: u32 = 0;
+
+// Where the compiler calls `memcmp` and its like; without this they would be imports that Envoy does not have.
+#[link(name = "c")]
+unsafe extern "C" {}
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
     fn proxy_get_buffer_bytes(buffer: u32, start: usize, length: usize, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
     fn proxy_set_buffer_bytes(buffer: u32, start: usize, length: usize, data: *const u8, size: usize) -> u32;
     fn proxy_replace_header_map_value(
         map: u32,
@@ -44,8 +58,22 @@ unsafe extern "C" {
     ) -> u32;
 }
 
-/// Puts bytes in the place of the first `length` bytes of a body. Refused when the stream has just ended.
-fn set_body(buffer: u32, length: usize, bytes: &[u8]) {
+/// The first `length` bytes of a buffer.
+fn buffer(buffer: u32, length: usize) -> Option<Vec<u8>> {
+    let (mut data, mut taken) = (null_mut(), 0);
+    // SAFETY: both pointers are to locals that live through the call.
+    let status = unsafe { proxy_get_buffer_bytes(buffer, 0, length, &raw mut data, &raw mut taken) };
+    if status != 0 || data.is_null() {
+        return None;
+    }
+    // SAFETY: the host got this memory from `proxy_on_memory_allocate`, with this size; it has filled it and keeps no
+    // pointer to it.
+    #[allow(clippy::same_length_and_capacity)] // which is what was allocated
+    Some(unsafe { Vec::from_raw_parts(data, taken, taken) })
+}
+
+/// Puts bytes in the place of the first `length` bytes of a buffer. Refused when the stream has just ended.
+fn set_buffer(buffer: u32, length: usize, bytes: &[u8]) {
     // SAFETY: the pointer and the size are those of a slice that lives through the call.
     unsafe { proxy_set_buffer_bytes(buffer, 0, length, bytes.as_ptr(), bytes.len()) };
 }
@@ -84,28 +112,20 @@ extern "C" fn proxy_on_done(_context: u32) -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_delete(context: u32) {
     STREAMS.0.borrow_mut().retain(|(open, _)| *open != context);
+    CONNECTIONS.0.borrow_mut().retain(|(open, _)| *open != context);
 }
 
 /// Takes the frames off what goes out.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_request_body(context: u32, size: usize, _end_of_stream: u32) -> u32 {
-    let (mut data, mut taken) = (null_mut(), 0);
-    // SAFETY: both pointers are to locals that live through the call.
-    let status = unsafe { proxy_get_buffer_bytes(REQUEST_BODY, 0, size, &raw mut data, &raw mut taken) };
-    if status != 0 || data.is_null() {
-        return CONTINUE;
-    }
-    // SAFETY: the host got this memory from `proxy_on_memory_allocate`, with this size; it has filled it and keeps no
-    // pointer to it.
-    #[allow(clippy::same_length_and_capacity)] // which is what was allocated
-    let framed = unsafe { Vec::from_raw_parts(data, taken, taken) };
+    let Some(framed) = buffer(REQUEST_BODY, size) else { return CONTINUE };
     let mut streams = STREAMS.0.borrow_mut();
     let at = streams.iter().position(|(open, _)| *open == context).unwrap_or_else(|| {
         streams.push((context, Unframer::default()));
         streams.len() - 1
     });
     if let Some((_, unframer)) = streams.get_mut(at) {
-        set_body(REQUEST_BODY, size, &unframer.take(framed));
+        set_buffer(REQUEST_BODY, size, &unframer.take(framed));
     }
     CONTINUE
 }
@@ -123,7 +143,31 @@ extern "C" fn proxy_on_response_headers(_context: u32, _count: usize, _end_of_st
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_response_body(_context: u32, size: usize, _end_of_stream: u32) -> u32 {
     if size > 0 {
-        set_body(RESPONSE_BODY, 0, &frames::header(size));
+        set_buffer(RESPONSE_BODY, 0, &frames::header(size));
+    }
+    CONTINUE
+}
+
+/// A connection of the cluster of the bus.
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_new_connection(context: u32) -> u32 {
+    let mut now = 0;
+    // SAFETY: the pointer is to a local that lives through the call.
+    unsafe { proxy_get_current_time_nanoseconds(&raw mut now) };
+    // Numbers that go up from the time are not those of a VM that was before this one, either.
+    let mut number = NUMBER.0.borrow_mut();
+    *number = now.max(*number + 1);
+    CONNECTIONS.0.borrow_mut().push((context, Connection::new(*number)));
+    CONTINUE
+}
+
+/// Puts what the bus answers in the place of what has come. The next filter, echo, sends it back.
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_downstream_data(context: u32, size: usize, _end_of_stream: u32) -> u32 {
+    let Some(bytes) = buffer(DOWNSTREAM_DATA, size) else { return CONTINUE };
+    let mut connections = CONNECTIONS.0.borrow_mut();
+    if let Some((_, connection)) = connections.iter_mut().find(|(open, _)| *open == context) {
+        set_buffer(DOWNSTREAM_DATA, size, &connection.receive(&bytes));
     }
     CONTINUE
 }

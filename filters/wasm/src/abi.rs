@@ -52,6 +52,13 @@ mod host {
             value: *const u8,
             value_size: usize,
         ) -> u32;
+        pub(super) fn proxy_replace_header_map_value(
+            map: u32,
+            name: *const u8,
+            name_size: usize,
+            value: *const u8,
+            value_size: usize,
+        ) -> u32;
         pub(super) fn proxy_get_buffer_bytes(
             buffer: u32,
             start: usize,
@@ -77,6 +84,7 @@ mod host {
             grpc_status: i32,
         ) -> u32;
         pub(super) fn proxy_set_effective_context(context: u32) -> u32;
+        pub(super) fn proxy_close_stream(stream: u32) -> u32;
         pub(super) fn proxy_get_shared_data(
             key: *const u8,
             key_size: usize,
@@ -260,6 +268,14 @@ pub(crate) fn add_header(map: Map, name: &str, value: &str) -> Result<(), Refuse
     })
 }
 
+/// Sets a header, whatever its value was.
+pub(crate) fn replace_header(map: Map, name: &str, value: &str) -> Result<(), Refused> {
+    // SAFETY: pointers and sizes are those of texts that live through the call.
+    accepted(unsafe {
+        host::proxy_replace_header_map_value(map as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len())
+    })
+}
+
 /// The first `length` bytes of a buffer.
 pub(crate) fn bytes(buffer: Buffer, length: usize) -> Result<Vec<u8>, Refused> {
     let (mut data, mut size) = (null_mut(), 0);
@@ -301,6 +317,13 @@ pub(crate) fn send_local_response(
 pub(crate) fn set_effective_context(context: u32) -> Result<(), Refused> {
     // SAFETY: takes no pointer.
     accepted(unsafe { host::proxy_set_effective_context(context) })
+}
+
+/// Resets the stream of the effective context.
+pub(crate) fn close_stream() {
+    const HTTP_RESPONSE: u32 = 1;
+    // SAFETY: takes no pointer.
+    unsafe { host::proxy_close_stream(HTTP_RESPONSE) };
 }
 
 /// A value of the shared area and its version.

@@ -7,7 +7,9 @@
 //! message and the trailers in their places. The chain is `[runtime.wasm, lua, router]`.
 
 mod abi;
+mod bus;
 mod entry;
 mod host;
+mod push;
 mod root;
 mod stream;

@@ -6,14 +6,23 @@ use runtime_api::Runtime;
 use runtime_api::config::{Config, Path, Report, Severity};
 use runtime_api::proxy::{Level, Proxy};
 
+use crate::bus::Bus;
 use crate::host::Host;
 use crate::stream::HttpStream;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Root {
     pub(crate) host: Host,
+    bus: Bus,
     /// Absent when the configuration was refused.
     runtime: Option<Rc<Runtime>>,
+}
+
+impl Default for Root {
+    fn default() -> Self {
+        let host = Host::default();
+        Self { bus: Bus::new(host.clone()), host, runtime: None }
+    }
 }
 
 impl Drop for Root {
@@ -38,7 +47,7 @@ impl Root {
 
     /// A stream of an app.
     pub(crate) fn stream(&self, context: u32) -> HttpStream {
-        HttpStream::new(context, self.host.clone(), self.runtime.clone())
+        HttpStream::new(context, self.host.clone(), self.bus.clone(), self.runtime.clone())
     }
 }
 

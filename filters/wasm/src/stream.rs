@@ -6,14 +6,16 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 use http::Method;
 use runtime_api::Runtime;
-use runtime_api::api::call::{ACCEPTED_ENCODINGS, Head, Reply};
+use runtime_api::api::call::{ACCEPTED_ENCODINGS, Head, Reply, trailers};
 use runtime_api::api::http::{Request, Response};
 use runtime_api::executor::Task;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::abi::{self, Buffer, Map};
+use crate::bus::Bus;
 use crate::entry::Action;
 use crate::host::Host;
+use crate::push::Push;
 
 /// What tells the Lua filter to give the reply a body.
 const MARKER: &str = "x-runtime-body";
@@ -21,6 +23,7 @@ const MARKER: &str = "x-runtime-body";
 pub(crate) struct HttpStream {
     context: u32,
     host: Host,
+    bus: Bus,
     /// Absent when Envoy calls although the configuration was refused.
     runtime: Option<Rc<Runtime>>,
     protocol: Protocol,
@@ -30,6 +33,8 @@ pub(crate) struct HttpStream {
     frame: Rc<RefCell<Option<Bytes>>>,
     /// The call under way; it ends with the stream.
     task: Option<Task>,
+    /// What goes on here if the call is a streaming one.
+    push: Option<Push>,
 }
 
 enum Protocol {
@@ -46,16 +51,18 @@ enum State {
 }
 
 impl HttpStream {
-    pub(crate) fn new(context: u32, host: Host, runtime: Option<Rc<Runtime>>) -> Self {
+    pub(crate) fn new(context: u32, host: Host, bus: Bus, runtime: Option<Rc<Runtime>>) -> Self {
         Self {
             context,
             host,
+            bus,
             runtime,
             protocol: Protocol::Grpc(Head::default()),
             body: BytesMut::new(),
             state: State::Request,
             frame: Rc::default(),
             task: None,
+            push: None,
         }
     }
 
@@ -69,6 +76,12 @@ impl HttpStream {
             _ => head.header(name, value),
         });
         self.protocol = if grpc {
+            if let Some(runtime) = &self.runtime
+                && let Some(conversation) = runtime.conversation(&head)
+            {
+                let head = head.clone();
+                self.push = Some(Push::new(self.context, &self.host, &self.bus, runtime, head, conversation));
+            }
             Protocol::Grpc(head)
         } else {
             (request.target, request.token) = (head.path, head.token);
@@ -127,19 +140,21 @@ fn answer(reply: &Reply, frame: &RefCell<Option<Bytes>>) {
             *frame.borrow_mut() = Some(bytes.clone());
             abi::send_local_response(200, &[(MARKER, b"1")], &[], None)
         }
-        Reply::Status(status) => {
-            let mut headers: Vec<(&str, &[u8])> = Vec::new();
-            if status.code() == Code::Unimplemented {
-                headers.push(("grpc-accept-encoding", ACCEPTED_ENCODINGS.as_bytes()));
-            }
-            let details = base64(status.details());
-            if !details.is_empty() {
-                headers.push(("grpc-status-details-bin", details.as_bytes()));
-            }
-            abi::send_local_response(200, &headers, status.message().as_bytes(), Some(status.code() as i32))
-        }
+        Reply::Status(status) => return respond_with_status(status),
     };
     let _ = sent; // refused when the stream has ended in the same moment
+}
+
+/// Answers a gRPC call with a status alone.
+pub(crate) fn respond_with_status(status: &Status) {
+    let trailers = trailers(status);
+    // Envoy makes the others from the arguments.
+    let details = trailers.iter().filter(|(name, _)| *name == "grpc-status-details-bin");
+    let mut headers: Vec<(&str, &[u8])> = details.map(|(name, value)| (*name, value.as_bytes())).collect();
+    if status.code() == Code::Unimplemented {
+        headers.push(("grpc-accept-encoding", ACCEPTED_ENCODINGS.as_bytes()));
+    }
+    let _ = abi::send_local_response(200, &headers, status.message().as_bytes(), Some(status.code() as i32));
 }
 
 fn respond(response: &Response) {
@@ -148,15 +163,12 @@ fn respond(response: &Response) {
     let _ = abi::send_local_response(response.status.as_u16().into(), &headers, response.body.as_bytes(), None);
 }
 
-/// As gRPC sends binary metadata: without padding.
-fn base64(bytes: &[u8]) -> String {
-    use base64::Engine;
-    base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes)
-}
-
 impl HttpStream {
     /// The stream has ended, answered or not. A call that is still under way is cancelled.
     pub(crate) fn end(mut self) {
+        if let Some(push) = self.push.take() {
+            push.end(&self.host);
+        }
         if let Some(task) = self.task.take().filter(|task| !task.is_done()) {
             drop(task);
             self.host.run();
@@ -165,6 +177,9 @@ impl HttpStream {
 
     pub(crate) fn on_request_headers(&mut self, end_of_stream: bool) -> Action {
         self.read_headers();
+        if let Some(push) = &mut self.push {
+            return if end_of_stream { push.on_request_end(&self.host) } else { Action::Pause };
+        }
         if end_of_stream {
             self.dispatch();
             self.host.run();
@@ -173,6 +188,9 @@ impl HttpStream {
     }
 
     pub(crate) fn on_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        if let Some(push) = &mut self.push {
+            return push.on_request_body(&self.host, size, end_of_stream);
+        }
         if self.state == State::Taken {
             self.body.clear();
             let _ = abi::set_body(Buffer::RequestBody, size, &[]);
@@ -192,6 +210,9 @@ impl HttpStream {
     }
 
     pub(crate) fn on_request_trailers(&mut self) -> Action {
+        if let Some(push) = &mut self.push {
+            return push.on_request_end(&self.host);
+        }
         if self.state == State::Request {
             self.dispatch();
             self.host.run();
@@ -200,6 +221,9 @@ impl HttpStream {
     }
 
     pub(crate) fn on_response_headers(&mut self) -> Action {
+        if let Some(push) = &self.push {
+            return push.on_response_headers(&self.host);
+        }
         if self.frame.borrow().is_some() {
             let headers: [(&str, &[u8]); 2] = [(":status", b"200"), ("content-type", b"application/grpc")];
             let _ = abi::set_headers(Map::ResponseHeaders, &headers);
@@ -208,6 +232,9 @@ impl HttpStream {
     }
 
     pub(crate) fn on_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        if let Some(push) = &self.push {
+            return push.on_response_body(end_of_stream);
+        }
         if end_of_stream && let Some(frame) = self.frame.borrow_mut().take() {
             let _ = abi::set_body(Buffer::ResponseBody, size, &frame);
             let _ = abi::add_header(Map::ResponseTrailers, "grpc-status", "0");

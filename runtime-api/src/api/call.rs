@@ -3,7 +3,10 @@
 use std::io::Read;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::{BufMut, Bytes, BytesMut};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use prost::Message;
 use tonic::{Code, Status};
 
@@ -81,6 +84,20 @@ impl Reply {
             Self::Status(status) => status.code(),
         }
     }
+}
+
+/// The trailers that tell a status at the end of a stream, encoded as gRPC has them.
+pub fn trailers(status: &Status) -> Vec<(&'static str, String)> {
+    /// What gRPC encodes in messages: all but printable ASCII, and the sign itself.
+    const MESSAGE: AsciiSet = CONTROLS.add(b'%');
+    let mut trailers = vec![("grpc-status", (status.code() as i32).to_string())];
+    if !status.message().is_empty() {
+        trailers.push(("grpc-message", utf8_percent_encode(status.message(), &MESSAGE).to_string()));
+    }
+    if !status.details().is_empty() {
+        trailers.push(("grpc-status-details-bin", STANDARD_NO_PAD.encode(status.details())));
+    }
+    trailers
 }
 
 /// What is said of a message over the limit.
@@ -233,6 +250,15 @@ mod tests {
         assert_eq!(refusal(&frame(2, 1, b"a"), None).0, Code::Internal);
         let status = message(&frame(1, 1, b"a"), Some("zstd"), 100).unwrap_err();
         assert_eq!(status.code(), Code::Unimplemented);
+    }
+
+    #[test]
+    fn a_status_as_trailers() {
+        let status = Status::with_details(Code::Internal, "50% ü\n", Bytes::from_static(b"abcd"));
+        let expected =
+            [("grpc-status", "13"), ("grpc-message", "50%25 %C3%BC%0A"), ("grpc-status-details-bin", "YWJjZA")];
+        assert_eq!(trailers(&status), expected.map(|(name, value)| (name, value.to_owned())));
+        assert_eq!(trailers(&Status::ok("")), [("grpc-status", "0".to_owned())]);
     }
 
     #[test]

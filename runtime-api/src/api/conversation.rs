@@ -108,6 +108,11 @@ impl Conversation {
         Some(frame)
     }
 
+    /// For the filter: whether there is a message for the app.
+    pub fn has_frames(&self) -> bool {
+        !self.0.replies.borrow().is_empty()
+    }
+
     /// For a handler: the next message of the app; none when it will send no more.
     pub(super) async fn request<M: Message + Default>(&self) -> Result<Option<M>, Status> {
         let next = poll_fn(|context| match self.0.requests.borrow_mut().pop_front() {

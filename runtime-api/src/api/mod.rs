@@ -9,6 +9,7 @@ pub mod http;
 mod lock;
 mod metadata;
 mod prefix;
+mod reflection;
 mod secrets;
 mod sequencer;
 mod state;
@@ -34,6 +35,10 @@ pub use conversation::Conversation;
 use dialect::{DIALECTS, Dialect};
 
 const HEALTH: &str = "grpc.health.v1.Health";
+
+/// The services of which methods are served.
+const SERVICES: [&str; 5] =
+    [dialect::DAPR.service, dialect::LAYOTTO.service, HEALTH, reflection::V1, reflection::V1ALPHA];
 
 /// The runtime of one worker.
 #[derive(Debug)]
@@ -199,6 +204,9 @@ impl Runtime {
         let _ = (self, call);
         match (service, method) {
             (HEALTH, "Watch") => Box::pin(ended(watch_health(conversation))),
+            (reflection::V1 | reflection::V1ALPHA, reflection::METHOD) => {
+                Box::pin(ended(reflection::serve(conversation, &SERVICES)))
+            }
             _ => Box::pin(ready(unserved_status(service, method))),
         }
     }
@@ -288,7 +296,7 @@ where
 /// `grpc.health.v1.Health/Check`: serving, for the server and for each service that is served.
 fn health(request: &proto_health::HealthCheckRequest) -> Result<proto_health::HealthCheckResponse, Status> {
     let name = request.service.as_str();
-    if name.is_empty() || name == HEALTH || DIALECTS.iter().any(|dialect| dialect.service == name) {
+    if name.is_empty() || SERVICES.contains(&name) {
         let status = proto_health::health_check_response::ServingStatus::Serving.into();
         return Ok(proto_health::HealthCheckResponse { status });
     }
@@ -301,7 +309,11 @@ fn invalid_token() -> Status {
 
 /// The streaming methods that [`Runtime::serve_stream`] serves.
 fn is_stream_served(service: &str, method: &str) -> bool {
-    matches!((service, method), (HEALTH, "Watch"))
+    match service {
+        HEALTH => method == "Watch",
+        reflection::V1 | reflection::V1ALPHA => method == reflection::METHOD,
+        _ => false,
+    }
 }
 
 /// The status with which a stream ends that its handler has ended so.

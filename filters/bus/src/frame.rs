@@ -1,0 +1,160 @@
+//! The frames of HTTP/2 (RFC 9113, section 4), and the few header blocks that the bus sends.
+
+use alloc::vec::Vec;
+
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const PRIORITY: u8 = 2;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PUSH_PROMISE: u8 = 5;
+pub(crate) const PING: u8 = 6;
+pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
+pub(crate) const CONTINUATION: u8 = 9;
+
+pub(crate) const ACK: u8 = 0x1;
+pub(crate) const END_STREAM: u8 = 0x1;
+pub(crate) const END_HEADERS: u8 = 0x4;
+const PADDED: u8 = 0x8;
+
+pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
+
+/// Why a stream or the connection ends (RFC 9113, section 7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Code {
+    Protocol = 1,
+    FlowControl = 3,
+    StreamClosed = 5,
+    FrameSize = 6,
+    Cancel = 8,
+    EnhanceYourCalm = 11,
+}
+
+/// What a client sends first.
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The largest payload of a frame either way: what every peer must take and no peer need ask for.
+pub(crate) const MAX_PAYLOAD: usize = 16 * 1024;
+
+pub(crate) const HEADER: usize = 9;
+
+/// The header of a frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Header {
+    pub(crate) length: usize,
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) stream: u32,
+}
+
+impl Header {
+    /// The header at the front, and what follows it; `None` if more must come.
+    pub(crate) fn read(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let ([high, middle, low, kind, flags, stream @ ..], rest) = bytes.split_first_chunk::<HEADER>()?;
+        let length = usize::try_from(u32::from_be_bytes([0, *high, *middle, *low])).ok()?;
+        let stream = u32::from_be_bytes(*stream) & 0x7fff_ffff;
+        Some((Self { length, kind: *kind, flags: *flags, stream }, rest))
+    }
+
+    pub(crate) fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// Writes a frame. No payload is longer than [`MAX_PAYLOAD`].
+pub(crate) fn write(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    let [_, high, middle, low] = u32::try_from(payload.len()).unwrap_or(0).to_be_bytes();
+    out.reserve(HEADER + payload.len());
+    out.extend_from_slice(&[high, middle, low, kind, flags]);
+    out.extend_from_slice(&stream.to_be_bytes());
+    out.extend_from_slice(payload);
+}
+
+/// Writes a frame whose payload is one number, `RST_STREAM` or `WINDOW_UPDATE`.
+pub(crate) fn write_number(out: &mut Vec<u8>, kind: u8, stream: u32, number: u32) {
+    write(out, kind, 0, stream, &number.to_be_bytes());
+}
+
+/// The one number of a payload.
+pub(crate) fn number(payload: &[u8]) -> Result<u32, Code> {
+    payload.try_into().map(u32::from_be_bytes).map_err(|_| Code::FrameSize)
+}
+
+/// The payload without its padding.
+pub(crate) fn unpad(header: Header, payload: &[u8]) -> Result<&[u8], Code> {
+    if !header.has(PADDED) {
+        return Ok(payload);
+    }
+    let (&padding, rest) = payload.split_first().ok_or(Code::FrameSize)?;
+    let length = rest.len().checked_sub(usize::from(padding)).ok_or(Code::Protocol)?;
+    rest.get(..length).ok_or(Code::Protocol)
+}
+
+/// The header block `:status: 200`, `content-type: application/grpc`, and the number of the connection for a
+/// subscriber.
+///
+/// It begins by setting the size of the encoder's table to 0: nothing is ever put into the table, and so the bus owes
+/// no answer to whatever `SETTINGS_HEADER_TABLE_SIZE` the peer comes up with (RFC 7541, section 4.2).
+pub(crate) fn response(connection: Option<u64>) -> Vec<u8> {
+    // 0x88 is the whole of `:status: 200`; 31 (15 + 16) is the name `content-type`.
+    let mut block = Vec::from(*b"\x20\x88\x0f\x10\x10application/grpc");
+    if let Some(number) = connection {
+        let (digits, length) = decimal(number);
+        literal(&mut block, crate::message::CONNECTION_HEADER.as_bytes(), digits.get(length..).unwrap_or_default());
+    }
+    block
+}
+
+/// The header block `grpc-status: 0`.
+pub(crate) fn trailers() -> Vec<u8> {
+    let mut block = Vec::new();
+    literal(&mut block, b"grpc-status", b"0");
+    block
+}
+
+/// A header without indexing. Names and values here are shorter than the 127 bytes that one byte of length can say.
+fn literal(block: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    block.push(0);
+    for text in [name, value] {
+        block.push(u8::try_from(text.len()).unwrap_or(0));
+        block.extend_from_slice(text);
+    }
+}
+
+/// The digits of a number at the end of an array, and where they begin. `core::fmt` would be a third of the module.
+fn decimal(mut number: u64) -> ([u8; 20], usize) {
+    let mut digits = [b'0'; 20];
+    let mut start = digits.len();
+    for (at, digit) in digits.iter_mut().enumerate().rev() {
+        *digit = b'0' + u8::try_from(number % 10).unwrap_or(0);
+        start = at;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    (digits, start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_in_decimal() {
+        for number in [0, 7, 10, 1_234_567, u64::MAX] {
+            let (digits, start) = decimal(number);
+            assert_eq!(digits[start..], *number.to_string().as_bytes());
+        }
+    }
+
+    #[test]
+    fn padding_is_taken_off() {
+        let padded = Header { length: 4, kind: DATA, flags: PADDED, stream: 1 };
+        assert_eq!(unpad(padded, &[2, 7, 0, 0]), Ok(&[7][..]));
+        assert_eq!(unpad(padded, &[3, 0, 0, 0]), Ok(&[][..]));
+        assert_eq!(unpad(padded, &[4, 0, 0, 0]), Err(Code::Protocol));
+        assert_eq!(unpad(padded, &[]), Err(Code::FrameSize));
+    }
+}

@@ -1,0 +1,192 @@
+//! A streaming call of an app: messages in and out for as long as both sides like.
+//!
+//! Its request goes on to the bus, as the hello of a subscription in the place of the app's messages, which the runtime
+//! takes. The response of the bus is what [`crate::bus`] sends, and the trailers at its end are put in here.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use futures::future::{Either, select};
+use runtime_api::Runtime;
+use runtime_api::api::Conversation;
+use runtime_api::api::call::{Head, trailers};
+use runtime_api::executor::Task;
+use runtime_bus::message::{CONNECTION_HEADER, hello};
+use tonic::{Code, Status};
+
+use crate::abi::{self, Buffer, Map};
+use crate::bus::{Bus, Subscription};
+use crate::entry::Action;
+use crate::host::Host;
+
+pub(crate) struct Push {
+    conversation: Conversation,
+    progress: Rc<Progress>,
+    /// The call under way; it ends with the stream.
+    task: Task,
+    stage: Stage,
+    half_closed: bool,
+}
+
+/// Where the request is.
+#[derive(Clone, Copy, PartialEq)]
+enum Stage {
+    /// Its headers are held until its body begins.
+    Held,
+    /// It has gone on to the bus.
+    Routed,
+    /// It was answered here.
+    Answered,
+}
+
+/// What the call and the callbacks about its stream share.
+struct Progress {
+    subscription: Subscription,
+    /// Whether the response of the bus has begun.
+    begun: Cell<bool>,
+    /// How the call has ended.
+    status: RefCell<Option<Status>>,
+}
+
+impl Push {
+    /// Serves a call with what the app has sent so far.
+    pub(crate) fn new(
+        context: u32,
+        host: &Host,
+        bus: &Bus,
+        runtime: &Rc<Runtime>,
+        head: Head,
+        conversation: Conversation,
+    ) -> Self {
+        let progress =
+            Rc::new(Progress { subscription: bus.subscribe(), begun: Cell::new(false), status: RefCell::default() });
+        let (runtime, shared, own) = (Rc::clone(runtime), Rc::clone(&progress), conversation.clone());
+        let task =
+            host.executor().spawn_cancellable(async move { serve(&runtime, &head, &own, &shared, context).await });
+        Self { conversation, progress, task, stage: Stage::Held, half_closed: false }
+    }
+
+    /// A part of the request's body. The first is what lets the held request go on.
+    pub(crate) fn on_request_body(&mut self, host: &Host, size: usize, end_of_stream: bool) -> Action {
+        if size > 0
+            && let Ok(bytes) = abi::bytes(Buffer::RequestBody, size)
+        {
+            self.conversation.receive(&bytes);
+        }
+        self.half_close(end_of_stream);
+        host.run();
+        if self.stage == Stage::Held && self.answer_at_once() {
+            self.stage = Stage::Answered;
+        }
+        if self.stage != Stage::Held {
+            let _ = abi::set_body(Buffer::RequestBody, size, &[]);
+            return if self.stage == Stage::Routed { Action::Continue } else { Action::Pause };
+        }
+        self.stage = Stage::Routed;
+        // The route is chosen anew for this path. Replacing all headers at once would leave Envoy without a route.
+        let _ = abi::replace_header(Map::RequestHeaders, ":path", "/runtime.Bus/Subscribe");
+        let _ = abi::set_body(Buffer::RequestBody, size, &hello(self.progress.subscription.number));
+        Action::Continue
+    }
+
+    /// The request ends without a further part of its body.
+    pub(crate) fn on_request_end(&mut self, host: &Host) -> Action {
+        self.half_close(true);
+        host.run();
+        if self.stage == Stage::Held && self.answer_at_once() {
+            self.stage = Stage::Answered;
+        }
+        if self.stage == Stage::Routed { Action::Continue } else { Action::Pause }
+    }
+
+    fn half_close(&mut self, end_of_stream: bool) {
+        if end_of_stream && !std::mem::replace(&mut self.half_closed, true) {
+            self.conversation.half_close();
+        }
+    }
+
+    /// A call that has ended before anything was said is answered as a unary one is: with a status alone.
+    fn answer_at_once(&self) -> bool {
+        let status = self.progress.status.borrow();
+        let Some(status) = status.as_ref().filter(|_| !self.conversation.has_frames()) else { return false };
+        crate::stream::respond_with_status(status);
+        true
+    }
+
+    /// The bus has taken up the stream, or Envoy says why it has not, which the app may see.
+    pub(crate) fn on_response_headers(&self, host: &Host) -> Action {
+        let mut connection = None;
+        if let Ok(headers) = abi::headers(Map::ResponseHeaders) {
+            headers.each(|name, value| {
+                if name == CONNECTION_HEADER {
+                    connection = value.parse().ok();
+                }
+            });
+        }
+        if let Some(connection) = connection {
+            self.progress.begun.set(true);
+            let headers: [(&str, &[u8]); 2] = [(":status", b"200"), ("content-type", b"application/grpc")];
+            let _ = abi::set_headers(Map::ResponseHeaders, &headers);
+            self.progress.subscription.attach(connection);
+            host.run();
+        }
+        Action::Continue
+    }
+
+    /// What the bus sends passes; at its end the trailers are added.
+    pub(crate) fn on_response_body(&self, end_of_stream: bool) -> Action {
+        if end_of_stream && self.progress.begun.get() {
+            let lost = || Status::unavailable("the stream to the runtime was lost; subscribe again");
+            let status = self.progress.status.borrow().clone().unwrap_or_else(lost);
+            for (name, value) in trailers(&status) {
+                let _ = abi::add_header(Map::ResponseTrailers, name, &value);
+            }
+        }
+        Action::Continue
+    }
+
+    /// The stream has ended.
+    pub(crate) fn end(self, host: &Host) {
+        drop(self.task);
+        host.run();
+    }
+}
+
+/// Runs the call, sends what it says, and ends the stream with its status.
+async fn serve(runtime: &Runtime, head: &Head, conversation: &Conversation, progress: &Progress, context: u32) {
+    let subscription = &progress.subscription;
+    let send_all = async {
+        loop {
+            if subscription.ready().await.is_err() {
+                return;
+            }
+            subscription.send(conversation.next_frame().await);
+        }
+    };
+    let status = match select(Box::pin(runtime.converse(head, conversation)), Box::pin(send_all)).await {
+        Either::Left((status, sending)) => {
+            drop(sending);
+            status
+        }
+        Either::Right(((), _)) => return close(context),
+    };
+    // An app that reads too slowly is not waited for.
+    let patient = status.code() != Code::ResourceExhausted;
+    *progress.status.borrow_mut() = Some(status);
+    while patient && let Some(frame) = conversation.take_frame() {
+        if subscription.ready().await.is_err() {
+            return close(context);
+        }
+        subscription.send(frame);
+    }
+    if subscription.end().await.is_err() {
+        close(context);
+    }
+}
+
+/// Resets the stream: nothing else reaches the app any more.
+fn close(context: u32) {
+    if abi::set_effective_context(context).is_ok() {
+        abi::close_stream();
+    }
+}

@@ -1,0 +1,57 @@
+//! gRPC server reflection, v1 and v1alpha, which are the same on the wire: what `grpcurl` asks before it calls.
+
+use bytes::Bytes;
+use envoy_runtime_proto::grpc::reflection::v1 as proto;
+use envoy_runtime_proto::{File, file, file_of};
+use proto::server_reflection_request::MessageRequest;
+use proto::server_reflection_response::MessageResponse;
+use tonic::{Code, Status};
+
+use super::Conversation;
+
+/// The services whose names end in this method are reflection's.
+pub(super) const METHOD: &str = "ServerReflectionInfo";
+pub(super) const V1: &str = "grpc.reflection.v1.ServerReflection";
+pub(super) const V1ALPHA: &str = "grpc.reflection.v1alpha.ServerReflection";
+
+/// Answers requests until the app sends no more.
+pub(super) async fn serve(conversation: &Conversation, services: &[&str]) -> Result<(), Status> {
+    while let Some(request) = conversation.request::<proto::ServerReflectionRequest>().await? {
+        let response = match &request.message_request {
+            Some(MessageRequest::ListServices(_)) => {
+                let name = |name: &&str| proto::ServiceResponse { name: (*name).to_owned() };
+                let service = services.iter().map(name).collect();
+                MessageResponse::ListServicesResponse(proto::ListServiceResponse { service })
+            }
+            Some(MessageRequest::FileByFilename(name)) => descriptor(file(name), "file", name),
+            Some(MessageRequest::FileContainingSymbol(name)) => descriptor(file_of(name), "symbol", name),
+            Some(MessageRequest::FileContainingExtension(extension)) => {
+                failed(Code::NotFound, format!("{} has no extensions: it is proto3", extension.containing_type))
+            }
+            Some(MessageRequest::AllExtensionNumbersOfType(name)) => match file_of(name) {
+                Some(_) => MessageResponse::AllExtensionNumbersResponse(proto::ExtensionNumberResponse {
+                    base_type_name: name.clone(),
+                    extension_number: Vec::new(),
+                }),
+                None => descriptor(None, "type", name),
+            },
+            None => failed(Code::InvalidArgument, "the request asks for nothing that is known here".to_owned()),
+        };
+        conversation.reply(&proto::ServerReflectionResponse {
+            valid_host: request.host.clone(),
+            original_request: Some(request),
+            message_response: Some(response),
+        })?;
+    }
+    Ok(())
+}
+
+fn descriptor(found: Option<&'static File>, what: &str, name: &str) -> MessageResponse {
+    let Some(file) = found else { return failed(Code::NotFound, format!("there is no {what} {name:?} here")) };
+    let file_descriptor_proto = vec![Bytes::from_static(file.descriptor)];
+    MessageResponse::FileDescriptorResponse(proto::FileDescriptorResponse { file_descriptor_proto })
+}
+
+fn failed(code: Code, text: String) -> MessageResponse {
+    MessageResponse::ErrorResponse(proto::ErrorResponse { error_code: code.into(), error_message: text })
+}
