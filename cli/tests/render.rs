@@ -150,7 +150,7 @@ components:
     );
     let (_, clusters) = text.split_once("  clusters:\n").unwrap();
     let names: Vec<&str> = clusters.lines().filter_map(|line| line.strip_prefix("  - name: ")).collect();
-    assert_eq!(names, ["runtime.state.named", "runtime.state.by.address"]);
+    assert_eq!(names, ["runtime.state.named", "runtime.state.by.address", "runtime.bus"]);
     assert!(clusters.contains("socket_address: {address: redis.shop, port_value: 6379}"), "{clusters}");
     assert!(clusters.contains("alt_stat_name: runtime_state_by_address\n    type: STATIC\n"), "{clusters}");
     assert!(clusters.contains("filename: /modules/tunnel.wasm") && text.contains("filename: /modules/runtime.wasm"));
