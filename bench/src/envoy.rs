@@ -78,14 +78,16 @@ pub(crate) fn strip(bootstrap: &mut Value) -> Result<()> {
     let part = |name: &str| format!("/static_resources/{name}");
     *bootstrap.pointer_mut(&part("clusters")).ok_or("the bootstrap has no clusters")? = json!([]);
     let listeners = bootstrap.pointer_mut(&part("listeners")).and_then(Value::as_array_mut);
-    for listener in listeners.ok_or("the bootstrap has no listeners")? {
+    let listeners = listeners.ok_or("the bootstrap has no listeners")?;
+    listeners.retain(|listener| listener.get("internal_listener").is_none());
+    for listener in listeners {
         let manager = listener.pointer_mut("/filter_chains/0/filters/0/typed_config");
         let manager = manager.ok_or("the listener has no HTTP connection manager")?;
         let filters = manager.get_mut("http_filters").and_then(Value::as_array_mut).ok_or("it has no HTTP filters")?;
         filters.drain(..filters.len().saturating_sub(1)); // the router is the last
-        let route = manager.pointer_mut("/route_config/virtual_hosts/0/routes/0/direct_response");
-        *route.ok_or("it has no route that answers")? =
-            json!({"status": 200, "body": {"inline_string": "x".repeat(VALUE_BYTES)}});
+        let routes = manager.pointer_mut("/route_config/virtual_hosts/0/routes");
+        let answer = json!({"status": 200, "body": {"inline_string": "x".repeat(VALUE_BYTES)}});
+        *routes.ok_or("it has no routes")? = json!([{"match": {"prefix": "/"}, "direct_response": answer}]);
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ mod machine;
 mod plot;
 mod process;
 mod report;
+mod subscribe;
 mod table;
 
 use std::error::Error;
@@ -90,6 +91,9 @@ async fn run(arguments: &Arguments) -> Result<bool> {
         }
     }
     report.memory.loaded = bench.memory()?;
+    drop(bench);
+    eprint!("\r{:40}", "subscriptions");
+    report.subscriptions = subscribe::measure(&envoy).await?;
     eprint!("\r{:40}\r", "");
     print!("{}", table::of(&report));
     if let Some(directory) = arguments.out() {

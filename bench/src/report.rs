@@ -5,11 +5,14 @@ use serde::Serialize;
 use crate::case::{CASES, Case, FULL, LEVELS, Level, PROMISED, VALUE_BYTES};
 use crate::machine::Machine;
 use crate::process::Memory;
+use crate::subscribe::Figures as Subscription;
 
 /// `GetState` on Redis gives at least this part of the rate of Envoy's direct response.
 const LEAST_RATIO: f64 = 0.34;
 /// What the runtime may add to the resident memory of an Envoy, after load.
 const MOST_MIB: f64 = 36.0;
+/// The median way of a change from the store to an app takes less.
+const MOST_DELAY_US: f64 = 5000.0;
 
 /// One measurement.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +58,7 @@ pub(crate) struct Report {
     pub(crate) machine: Machine,
     pub(crate) rounds: u32,
     pub(crate) memory: Usages,
+    pub(crate) subscriptions: Vec<Subscription>,
     requests: u64,
     samples: Vec<(Case, Level, Sample)>,
     failures_before: u64,
@@ -86,6 +90,7 @@ pub(crate) struct Summary<'a> {
     cases: Vec<CaseSummary>,
     memory_kib: &'a Usages,
     memory_over_bare_mib: Over,
+    subscriptions: &'a [Subscription],
 }
 
 #[derive(Debug, Serialize)]
@@ -102,7 +107,15 @@ struct Over {
 
 impl Report {
     pub(crate) fn new(machine: Machine, rounds: u32, requests: u64) -> Self {
-        Self { machine, rounds, requests, memory: Usages::default(), samples: Vec::new(), failures_before: 0 }
+        Self {
+            machine,
+            rounds,
+            requests,
+            memory: Usages::default(),
+            subscriptions: Vec::new(),
+            samples: Vec::new(),
+            failures_before: 0,
+        }
     }
 
     /// Takes in a measurement. Of one that only warms up nothing counts but its failures.
@@ -153,6 +166,10 @@ impl Report {
         if memory > MOST_MIB {
             excesses.push(format!("{memory:.1} MiB more than a bare Envoy, over {MOST_MIB}"));
         }
+        for subscription in self.subscriptions.iter().filter(|figures| figures.delay_p50_us > MOST_DELAY_US) {
+            let (store, delay) = (subscription.store, subscription.delay_p50_us);
+            excesses.push(format!("a change in {store} takes {delay:.0} us to the app, more than {MOST_DELAY_US}"));
+        }
         excesses
     }
 
@@ -174,6 +191,7 @@ impl Report {
                 idle: rounded(self.memory.idle.over_bare(), 1),
                 loaded: rounded(self.memory.loaded.over_bare(), 1),
             },
+            subscriptions: &self.subscriptions,
         }
     }
 }

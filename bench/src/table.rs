@@ -46,5 +46,11 @@ fn write(report: &Report, text: &mut String) -> std::fmt::Result {
         let Usage { runtime, bare } = usage;
         writeln!(text, "{name:24} {:>9.1} {:>9.1} {:>9.1}", mib(runtime.rss), mib(bare.rss), usage.over_bare())?;
     }
+    writeln!(text, "\n{:24} {:>9} {:>9} {:>9} {:>9}", "subscriptions", "delay p50", "p99, us", "KiB each", "us/event")?;
+    for figures in &report.subscriptions {
+        let (p50, p99) = (figures.delay_p50_us, figures.delay_p99_us);
+        let (memory, cpu) = (figures.kib_per_subscription, figures.cpu_us_per_event);
+        writeln!(text, "{:24} {p50:>9.0} {p99:>9.0} {memory:>9.1} {cpu:>9.1}", figures.store)?;
+    }
     Ok(())
 }
