@@ -1,6 +1,7 @@
 //! Failures and the statuses that tell an app of them, one module per building block: the only place that knows gRPC
 //! codes and the texts of the incumbents, which apps and their tests compare.
 
+mod configuration;
 mod lock;
 mod secrets;
 mod sequencer;
@@ -11,6 +12,7 @@ use prost_types::Any;
 use tonic::{Code, Status};
 use tonic_types::pb;
 
+pub(super) use configuration::ConfigurationFailure;
 pub(super) use lock::LockFailure;
 pub(super) use secrets::{SecretTexts, SecretsFailure};
 pub(super) use sequencer::SequencerFailure;
