@@ -34,6 +34,7 @@ fn the_rendered_examples_are_in_step() {
     let examples = [
         ("in-memory.yaml", vec!["-f", "in-memory.yaml"]),
         ("redis.yaml", vec!["-f", "redis.yaml"]),
+        ("locks-and-ids.yaml", vec!["-f", "locks-and-ids.yaml"]),
         ("dapr-components.yaml", vec!["--app-id", "orders", "--resources-path", "dapr-components"]),
         ("layotto.yaml", vec!["--layotto-config", "layotto/config_redis.json"]),
     ];
@@ -103,10 +104,15 @@ scopes: [orders, billing]
         ]})
     );
     let layotto = examples().join("layotto/config_redis.json");
+    let redis = serde_json::json!({"redisHost": "localhost:6379", "redisPassword": ""});
+    let mut numbered = redis.clone();
+    numbered["biggerThan"] = serde_json::json!({"invoice": 1000});
     assert_eq!(
         filter(&["--layotto-config", layotto.to_str().unwrap()]),
         serde_json::json!({"appId": "orders", "listeners": {"layottoGrpc": "127.0.0.1:34904"}, "components": [
-            {"name": "state_demo", "type": "state.redis", "metadata": {"redisHost": "localhost:6379", "redisPassword": ""}},
+            {"name": "state_demo", "type": "state.redis", "metadata": redis},
+            {"name": "lock_demo", "type": "lock.redis", "metadata": redis},
+            {"name": "sequencer_demo", "type": "sequencer.redis", "metadata": numbered},
         ]})
     );
 }
