@@ -3,7 +3,8 @@
 
 use std::rc::Rc;
 
-use runtime_api::component::{Block, DRIVERS};
+use runtime_api::component::sequencer::BIGGER_THAN;
+use runtime_api::component::{Block, DRIVERS, Driver};
 use runtime_api::config::{Path, suggest};
 use serde_json::{Map, Value, json};
 
@@ -17,7 +18,12 @@ use crate::report::Finding;
 const SECTIONS: &[Section] = &[
     Section { name: "state", block: Block::State, meaning: "state store" },
     Section { name: "secret_store", block: Block::Secrets, meaning: "secret store" },
+    Section { name: "lock", block: Block::Lock, meaning: "lock store" },
+    Section { name: "sequencer", block: Block::Sequencer, meaning: "sequencer" },
 ];
+
+/// Drivers that Layotto calls otherwise: what stands here after the building block, and Layotto's type.
+const RENAMED: &[(&str, &str)] = &[("redis.cluster", "redis_cluster")];
 
 /// A section of components.
 struct Section {
@@ -143,7 +149,7 @@ impl Draft {
         self.origins.add(path.clone(), store.spot.clone(), own.to_string(), Children::Fields);
         self.origins.add(path.field("name"), store.spot.clone(), own.to_string(), Children::Fields);
         let mut component = Map::from_iter([("name".to_owned(), json!(name))]);
-        let mut references = None;
+        let (mut references, mut bigger_than) = (None, None);
         for (field, node) in store.fields() {
             let own = own.field(field);
             match field.to_ascii_lowercase().as_str() {
@@ -160,7 +166,17 @@ impl Draft {
                     component.insert("metadata".to_owned(), node.value());
                 }
                 "secret_ref" => references = Some((node, own)),
+                "biggerthan" if section.block == Block::Sequencer => bigger_than = Some((node, own)),
                 _ => self.warn(node, &own, "not served yet"),
+            }
+        }
+        if let Some((node, own)) = bigger_than {
+            // Here it is a field of the metadata.
+            let path = path.field("metadata").field(BIGGER_THAN);
+            self.origins.add(path, node.spot.clone(), own.to_string(), Children::Fields);
+            let metadata = component.entry("metadata").or_insert_with(|| json!({}));
+            if let Some(metadata) = metadata.as_object_mut() {
+                metadata.insert(BIGGER_THAN.to_owned(), node.value());
             }
         }
         if let Some((node, own)) = references {
@@ -207,12 +223,15 @@ impl Draft {
         let Section { block, meaning, .. } = section;
         let prefix = format!("{}.", block.name());
         let drivers = DRIVERS.iter().filter(|driver| driver.block == *block);
-        let known: Vec<&str> = drivers.filter_map(|driver| driver.kind.strip_prefix(&prefix)).collect();
-        if !known.iter().any(|known| known.eq_ignore_ascii_case(kind)) {
-            let text = format!("unknown type of a {meaning} {kind:?}; {}", suggest(kind, &known));
-            self.findings.push(Finding::error(node.spot.clone(), &own.to_string(), text));
-            self.refused.push(path.clone());
+        let named = |driver: &'static Driver| Some((layottos_name(driver.kind.strip_prefix(&prefix)?), driver.kind));
+        let known: Vec<(&str, &str)> = drivers.filter_map(named).collect();
+        if let Some((_, driver)) = known.iter().find(|(name, _)| name.eq_ignore_ascii_case(kind)) {
+            return json!(driver);
         }
+        let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+        let text = format!("unknown type of a {meaning} {kind:?}; {}", suggest(kind, &names));
+        self.findings.push(Finding::error(node.spot.clone(), &own.to_string(), text));
+        self.refused.push(path.clone());
         json!(format!("{prefix}{kind}"))
     }
 
@@ -242,4 +261,9 @@ impl Draft {
     fn warn(&mut self, node: &Node, path: &Path, text: &str) {
         self.findings.push(Finding::warning(node.spot.clone(), &path.to_string(), text));
     }
+}
+
+/// What Layotto calls a driver, without the building block.
+fn layottos_name(kind: &str) -> &str {
+    RENAMED.iter().find(|(here, _)| *here == kind).map_or(kind, |(_, there)| there)
 }
