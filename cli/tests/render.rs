@@ -34,6 +34,7 @@ fn the_rendered_examples_are_in_step() {
     let examples = [
         ("in-memory.yaml", vec!["-f", "in-memory.yaml"]),
         ("redis.yaml", vec!["-f", "redis.yaml"]),
+        ("locks-and-ids.yaml", vec!["-f", "locks-and-ids.yaml"]),
         ("dapr-components.yaml", vec!["--app-id", "orders", "--resources-path", "dapr-components"]),
         ("layotto.yaml", vec!["--layotto-config", "layotto/config_redis.json"]),
     ];
@@ -59,7 +60,7 @@ fn the_filter_gets_the_document_with_what_flags_and_environment_say() {
         serde_json::json!({"appId": "orders", "components": [{"name": "statestore", "type": "state.in-memory"}]});
     assert_eq!(filter("", &[]), plain);
     let document = filter("s3cret", &["--dapr-grpc-port", "4000", "--layotto-port", "off"]);
-    assert_eq!(document["apiToken"], "s3cret");
+    assert_eq!(document["apiToken"], serde_json::json!({"env": "RUNTIME_SECRET_APITOKEN"}));
     assert_eq!(document["listeners"], serde_json::json!({"daprGrpc": "127.0.0.1:4000", "layottoGrpc": "off"}));
 }
 
@@ -93,7 +94,8 @@ scopes: [orders, billing]
         let output = command.env("A_REDIS", "redis:6379").env("DAPR_API_TOKEN", "").output().unwrap();
         serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
     };
-    let metadata = serde_json::json!({"redisHost": "redis:6379", "redisDB": 3, "redisPassword": "007"});
+    let password = serde_json::json!({"env": "RUNTIME_SECRET_STATE_STATESTORE_REDISPASSWORD"});
+    let metadata = serde_json::json!({"redisHost": "redis:6379", "redisDB": 3, "redisPassword": password});
     assert_eq!(
         filter(&["--app-id", "orders", "--resources-path", "."]),
         serde_json::json!({"appId": "orders", "components": [
@@ -102,10 +104,15 @@ scopes: [orders, billing]
         ]})
     );
     let layotto = examples().join("layotto/config_redis.json");
+    let redis = serde_json::json!({"redisHost": "localhost:6379", "redisPassword": ""});
+    let mut numbered = redis.clone();
+    numbered["biggerThan"] = serde_json::json!({"invoice": 1000});
     assert_eq!(
         filter(&["--layotto-config", layotto.to_str().unwrap()]),
         serde_json::json!({"appId": "orders", "listeners": {"layottoGrpc": "127.0.0.1:34904"}, "components": [
-            {"name": "state_demo", "type": "state.redis", "metadata": {"redisHost": "localhost:6379", "redisPassword": ""}},
+            {"name": "state_demo", "type": "state.redis", "metadata": redis},
+            {"name": "lock_demo", "type": "lock.redis", "metadata": redis},
+            {"name": "sequencer_demo", "type": "sequencer.redis", "metadata": numbered},
         ]})
     );
 }

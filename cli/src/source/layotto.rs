@@ -1,15 +1,40 @@
-//! Layotto's configuration: a MOSN file with a `grpc_config` in one of its filters. The state section is served.
+//! Layotto's configuration: a MOSN file with a `grpc_config` in one of its filters. The sections of [`SECTIONS`] are
+//! served.
 
 use std::rc::Rc;
 
-use runtime_api::component::DRIVERS;
+use runtime_api::component::sequencer::BIGGER_THAN;
+use runtime_api::component::{Block, DRIVERS, Driver};
 use runtime_api::config::{Path, suggest};
 use serde_json::{Map, Value, json};
 
 use super::origins::Children;
+use super::secrets::Reference;
 use super::yaml::{self, Node};
 use super::{Draft, File, Spot};
 use crate::report::Finding;
+
+/// The sections of components, and which building block each is. Types in a section have no block before them.
+const SECTIONS: &[Section] = &[
+    Section { name: "state", block: Block::State, meaning: "state store" },
+    Section { name: "secret_store", block: Block::Secrets, meaning: "secret store" },
+    Section { name: "lock", block: Block::Lock, meaning: "lock store" },
+    Section { name: "sequencer", block: Block::Sequencer, meaning: "sequencer" },
+];
+
+/// Drivers that Layotto calls otherwise: what stands here after the building block, and Layotto's type.
+const RENAMED: &[(&str, &str)] = &[("redis.cluster", "redis_cluster")];
+
+/// A section of components.
+struct Section {
+    name: &'static str,
+    block: Block,
+    /// What one of its components is called in a message.
+    meaning: &'static str,
+}
+
+/// Stands for a secret until all stores are known.
+const PENDING: &str = "pending";
 
 /// The filter of the file that serves the API, and the listener that it is in.
 struct Grpc<'a> {
@@ -44,7 +69,7 @@ pub(super) fn read(file: &Rc<File>) -> Draft {
     }
     draft.app_id(&grpc);
     draft.listener(&grpc);
-    draft.states(&grpc);
+    draft.sections(&grpc);
     draft.name_the_rest(root, &grpc);
     draft
 }
@@ -104,61 +129,117 @@ impl Draft {
         self.origins.add(path, address.spot.clone(), own.to_string(), Children::Fields);
     }
 
-    /// The stores, as components.
-    fn states(&mut self, grpc: &Grpc<'_>) {
-        let state = grpc.config.get("state");
+    /// The components of all sections.
+    fn sections(&mut self, grpc: &Grpc<'_>) {
         let mut components = Vec::new();
-        for (name, store) in state.map(Node::fields).unwrap_or_default() {
-            let path = Path::default().field("components").index(components.len());
-            let own = grpc.path.field("state").field(name);
-            self.origins.add(path.clone(), store.spot.clone(), own.to_string(), Children::Fields);
-            self.origins.add(path.field("name"), store.spot.clone(), own.to_string(), Children::Fields);
-            let mut component = Map::from_iter([("name".to_owned(), json!(name))]);
-            for (field, node) in store.fields() {
-                let own = own.field(field);
-                match field.to_ascii_lowercase().as_str() {
-                    "type" => {
-                        self.origins.add(path.field("type"), node.spot.clone(), own.to_string(), Children::Fields);
-                        component.insert("type".to_owned(), self.driver(node, &path.field("type"), &own));
-                    }
-                    "metadata" => {
-                        node.walk(&Path::default(), &mut |below, node| {
-                            let join = |start: &Path| Path(start.0.iter().chain(&below.0).cloned().collect());
-                            let at = join(&path.field("metadata"));
-                            self.origins.add(at, node.spot.clone(), join(&own).to_string(), Children::Fields);
-                        });
-                        component.insert("metadata".to_owned(), node.value());
-                    }
-                    "secret_ref" => {
-                        let text = "secrets are not supported yet; write the value into metadata";
-                        self.findings.push(Finding::error(node.spot.clone(), &own.to_string(), text));
-                    }
-                    _ => self.warn(node, &own, "not served yet"),
-                }
+        for section in SECTIONS {
+            for (name, store) in grpc.config.get(section.name).map(Node::fields).unwrap_or_default() {
+                let path = Path::default().field("components").index(components.len());
+                let own = grpc.path.field(section.name).field(name);
+                components.push(self.section_component(section, name, store, &path, &own));
             }
-            components.push(Value::Object(component));
         }
         if let Some(document) = self.document.as_object_mut() {
             document.insert("components".to_owned(), Value::Array(components));
         }
     }
 
-    /// The driver for a type of Layotto's, which has no `state.` before it.
-    fn driver(&mut self, node: &Node, path: &Path, own: &Path) -> Value {
-        let Some(kind) = node.text() else { return node.value() };
-        let known: Vec<&str> = DRIVERS.iter().filter_map(|driver| driver.kind.strip_prefix("state.")).collect();
-        if !known.iter().any(|known| known.eq_ignore_ascii_case(kind)) {
-            let text = format!("unknown type of a state store {kind:?}; {}", suggest(kind, &known));
-            self.findings.push(Finding::error(node.spot.clone(), &own.to_string(), text));
-            self.refused.push(path.clone());
+    /// One component: `own` is its path in the file.
+    fn section_component(&mut self, section: &Section, name: &str, store: &Node, path: &Path, own: &Path) -> Value {
+        self.origins.add(path.clone(), store.spot.clone(), own.to_string(), Children::Fields);
+        self.origins.add(path.field("name"), store.spot.clone(), own.to_string(), Children::Fields);
+        let mut component = Map::from_iter([("name".to_owned(), json!(name))]);
+        let (mut references, mut bigger_than) = (None, None);
+        for (field, node) in store.fields() {
+            let own = own.field(field);
+            match field.to_ascii_lowercase().as_str() {
+                "type" => {
+                    self.origins.add(path.field("type"), node.spot.clone(), own.to_string(), Children::Fields);
+                    component.insert("type".to_owned(), self.driver(section, node, &path.field("type"), &own));
+                }
+                "metadata" => {
+                    node.walk(&Path::default(), &mut |below, node| {
+                        let join = |start: &Path| Path(start.0.iter().chain(&below.0).cloned().collect());
+                        let at = join(&path.field("metadata"));
+                        self.origins.add(at, node.spot.clone(), join(&own).to_string(), Children::Fields);
+                    });
+                    component.insert("metadata".to_owned(), node.value());
+                }
+                "secret_ref" => references = Some((node, own)),
+                "biggerthan" if section.block == Block::Sequencer => bigger_than = Some((node, own)),
+                _ => self.warn(node, &own, "not served yet"),
+            }
         }
-        json!(format!("state.{kind}"))
+        if let Some((node, own)) = bigger_than {
+            // Here it is a field of the metadata.
+            let path = path.field("metadata").field(BIGGER_THAN);
+            self.origins.add(path, node.spot.clone(), own.to_string(), Children::Fields);
+            let metadata = component.entry("metadata").or_insert_with(|| json!({}));
+            if let Some(metadata) = metadata.as_object_mut() {
+                metadata.insert(BIGGER_THAN.to_owned(), node.value());
+            }
+        }
+        if let Some((node, own)) = references {
+            let metadata = component.entry("metadata").or_insert_with(|| json!({}));
+            self.secret_ref(node, path, &own, metadata);
+        }
+        Value::Object(component)
+    }
+
+    /// Secrets that become metadata fields of a component.
+    fn secret_ref(&mut self, list: &Node, path: &Path, own: &Path, metadata: &mut Value) {
+        for (index, item) in list.items().iter().enumerate() {
+            let own = own.index(index);
+            let text = |name: &str| item.get(name).and_then(Node::text).filter(|text| !text.is_empty());
+            let (Some(store), Some(key)) = (text("store_name"), text("key")) else {
+                let text = "store_name and key are expected: which store has which secret";
+                self.findings.push(Finding::error(item.spot.clone(), &own.to_string(), text));
+                continue;
+            };
+            // As in Layotto: the value goes by the name of the secret unless another is given.
+            let value = text("sub_key").unwrap_or(key);
+            let field = text("inject_as").unwrap_or(value);
+            let path = path.field("metadata").field(field);
+            self.origins.add(path.clone(), item.spot.clone(), own.to_string(), Children::Fields);
+            if let Some(metadata) = metadata.as_object_mut() {
+                metadata.retain(|name, _| !name.eq_ignore_ascii_case(field));
+                metadata.insert(field.to_owned(), json!(PENDING));
+            }
+            self.references.push(Reference {
+                path,
+                spot: item.spot.clone(),
+                own_name: own.to_string(),
+                store: Some(store.to_owned()),
+                says_store: "store_name",
+                name: key.to_owned(),
+                key: value.to_owned(),
+            });
+        }
+    }
+
+    /// The driver for a type of Layotto's, which has no building block before it.
+    fn driver(&mut self, section: &Section, node: &Node, path: &Path, own: &Path) -> Value {
+        let Some(kind) = node.text() else { return node.value() };
+        let Section { block, meaning, .. } = section;
+        let prefix = format!("{}.", block.name());
+        let drivers = DRIVERS.iter().filter(|driver| driver.block == *block);
+        let named = |driver: &'static Driver| Some((layottos_name(driver.kind.strip_prefix(&prefix)?), driver.kind));
+        let known: Vec<(&str, &str)> = drivers.filter_map(named).collect();
+        if let Some((_, driver)) = known.iter().find(|(name, _)| name.eq_ignore_ascii_case(kind)) {
+            return json!(driver);
+        }
+        let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+        let text = format!("unknown type of a {meaning} {kind:?}; {}", suggest(kind, &names));
+        self.findings.push(Finding::error(node.spot.clone(), &own.to_string(), text));
+        self.refused.push(path.clone());
+        json!(format!("{prefix}{kind}"))
     }
 
     /// Names the parts of the file that nothing is made of.
     fn name_the_rest(&mut self, root: &Node, grpc: &Grpc<'_>) {
         for (name, node) in grpc.config.fields() {
-            if !["app", "state"].iter().any(|served| name.eq_ignore_ascii_case(served)) {
+            let mut served = SECTIONS.iter().map(|section| section.name).chain(["app"]);
+            if !served.any(|served| name.eq_ignore_ascii_case(served)) {
                 self.warn(node, &grpc.path.field(name), "not served yet");
             }
         }
@@ -180,4 +261,9 @@ impl Draft {
     fn warn(&mut self, node: &Node, path: &Path, text: &str) {
         self.findings.push(Finding::warning(node.spot.clone(), &path.to_string(), text));
     }
+}
+
+/// What Layotto calls a driver, without the building block.
+fn layottos_name(kind: &str) -> &str {
+    RENAMED.iter().find(|(here, _)| *here == kind).map_or(kind, |(_, there)| there)
 }
