@@ -143,6 +143,7 @@ pub struct Tls {
 pub const DRIVERS: &[Driver] = &[
     state::in_memory::DRIVER,
     state::redis::DRIVER,
+    state::etcd::DRIVER,
     secrets::local_env::DRIVER,
     secrets::local_file::DRIVER,
     secrets::vault::DRIVER,
