@@ -2,7 +2,9 @@
 
 use crate::config::Config;
 use crate::envoy::Envoy;
+use crate::etcd::{self, Etcd};
 use crate::redis::{self, Redis};
+use serde_json::json;
 
 /// A running store with an Envoy in front of it.
 #[derive(Debug)]
@@ -11,19 +13,56 @@ pub struct World {
     pub envoy: Envoy,
     /// The component under test.
     pub component: &'static str,
-    /// The server behind it, kept running.
+    /// The Redis behind it, kept running.
     pub redis: Option<Redis>,
+    /// The etcd behind it, kept running.
+    pub etcd: Option<Etcd>,
+}
+
+impl World {
+    /// A component without a server.
+    async fn alone(kind: &str, component: &'static str) -> Self {
+        let config = Config::new("conformance").component(component, kind, &[]);
+        Self { envoy: Envoy::start(config).await, component, redis: None, etcd: None }
+    }
+
+    /// A component in etcd, with a version of its configuration.
+    async fn in_etcd(kind: &str, component: &'static str, configuration: &str, version: etcd::Version) -> Self {
+        let etcd = Etcd::start(etcd::Options { version, ..etcd::Options::default() }).await;
+        let document = json!({
+            "name": component,
+            "type": kind,
+            "version": configuration,
+            "metadata": {"endpoints": etcd.address()},
+        });
+        let envoy = Envoy::start(Config::new("conformance").component_document(document)).await;
+        Self { envoy, component, redis: None, etcd: Some(etcd) }
+    }
 }
 
 /// `state.in-memory`
 pub async fn in_memory() -> World {
-    let config = Config::new("conformance").component("statestore", "state.in-memory", &[]);
-    World { envoy: Envoy::start(config).await, component: "statestore", redis: None }
+    World::alone("state.in-memory", "statestore").await
 }
 
 /// `state.redis`
 pub async fn redis() -> World {
     let redis = Redis::start(redis::Options::default()).await;
     let config = Config::new("conformance").component("statestore", "state.redis", &[("redisHost", &redis.address())]);
-    World { envoy: Envoy::start(config).await, component: "statestore", redis: Some(redis) }
+    World { envoy: Envoy::start(config).await, component: "statestore", redis: Some(redis), etcd: None }
+}
+
+/// `state.etcd`, values as they are, in the newest etcd.
+pub async fn etcd_v1() -> World {
+    World::in_etcd("state.etcd", "statestore", "v1", etcd::Version::V37).await
+}
+
+/// `state.etcd`, version v2, in the newest etcd.
+pub async fn etcd_v2() -> World {
+    World::in_etcd("state.etcd", "statestore", "v2", etcd::Version::V37).await
+}
+
+/// `state.etcd`, version v2, in etcd 3.4.
+pub async fn etcd_of_debian() -> World {
+    World::in_etcd("state.etcd", "statestore", "v2", etcd::Version::Debian34).await
 }
