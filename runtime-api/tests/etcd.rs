@@ -41,6 +41,7 @@ fn take<M: Message + Default>(world: &World, method: &str) -> (Call, M) {
     (call, message)
 }
 
+#[allow(clippy::unnecessary_wraps)] // as answers have it
 fn header(revision: i64) -> Option<etcd::ResponseHeader> {
     Some(etcd::ResponseHeader { revision, ..Default::default() })
 }
