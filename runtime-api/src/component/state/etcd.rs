@@ -15,10 +15,12 @@ use envoy_runtime_proto::etcd::etcdserverpb as etcdserver;
 use prost::Message;
 
 use super::{Concurrency, Delete, Error, Item, Operation, Store, Ttl, Write};
+use crate::component::etcd::{self as connection, Names};
 use crate::component::{Block, Build, Driver, Environment};
 use crate::config::{Field, Kind};
-use crate::protocol::etcd::{self, Client, Names, Settings, deletes, one, puts, read, reads, unchanged};
+use crate::protocol::etcd::{self, Client, deletes, one, puts, read, reads, unchanged};
 use crate::proxy::Proxy;
+use crate::tables;
 
 /// The row of the registry.
 pub const DRIVER: Driver = Driver {
@@ -28,16 +30,15 @@ pub const DRIVER: Driver = Driver {
     versions: &["v1", "v2"],
     capabilities: &["ETAG", "TRANSACTIONAL", "TTL"],
     fields: FIELDS,
-    check: |settings, path, report| Settings::check(settings, &Names::DAPR, path, report),
-    upstreams: |settings| Settings::new(settings, &Names::DAPR).upstreams(),
+    check: |settings, path, report| connection::check(settings, &Names::DAPR, path, report),
+    upstreams: |settings| connection::upstreams(settings, &Names::DAPR),
     build: Build::State(|environment| Rc::new(Etcd::new(environment))),
 };
 
-const FIELDS: &[Field] = &[
-    Field::required("endpoints", Kind::Text, "where the members listen: addresses as host:port, commas between"),
+const FIELDS: &[Field] = tables![connection::SERVER, OWN];
+
+const OWN: &[Field] = &[
     Field::optional("keyPrefixPath", Kind::Text, "what stands with a `/` in front of all keys"),
-    Field::optional("username", Kind::Text, "the user to log in as; needs password"),
-    Field::optional("password", Kind::Secret, "the password to log in with"),
     Field::default("dialTimeout", Kind::Whole(1, 3600), "5", "how long a call to etcd may take, in seconds"),
     Field::default("tlsEnable", Kind::Flag, "false", "whether Envoy speaks TLS to the members"),
     Field::optional("ca", Kind::Text, "the file of the authorities to trust with TLS; absent: the system's"),
@@ -88,7 +89,7 @@ impl Etcd {
         let Environment { proxy, component, .. } = environment;
         let settings = &component.settings;
         Self {
-            client: Client::new(environment, &Settings::new(settings, &Names::DAPR)),
+            client: connection::client(environment, &Names::DAPR),
             proxy: Rc::clone(proxy),
             layout: if component.version == "v2" { Layout::Message } else { Layout::Plain },
             prefix: settings.text("keyPrefixPath").map(|prefix| format!("{prefix}/")).unwrap_or_default(),

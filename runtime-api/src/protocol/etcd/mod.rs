@@ -4,7 +4,6 @@
 //! Which member answers, and how it is reached, is Envoy's business: all endpoints are servers of one cluster. Nothing
 //! is kept between calls but the token of the login, which is renewed when the server no longer takes it.
 
-mod settings;
 mod watch;
 
 use std::cell::{Cell, RefCell};
@@ -15,15 +14,14 @@ use std::time::Duration;
 use envoy_runtime_proto::etcd::etcdserverpb as etcd;
 use envoy_runtime_proto::etcd::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use envoy_runtime_proto::etcd::etcdserverpb::request_op::Request;
+use envoy_runtime_proto::etcd::mvccpb::KeyValue;
 use futures::FutureExt;
 use futures::future::{LocalBoxFuture, Shared as SharedFuture};
 use prost::Message;
 use tonic::Code;
 
-pub use settings::{Names, Settings};
 pub use watch::{Batch, Change, Watch};
 
-use crate::component::Environment;
 use crate::proxy::{Closed, Instant, Method, Proxy};
 
 /// Why a call came to nothing.
@@ -40,6 +38,21 @@ pub enum Error {
     Unexpected(&'static str),
 }
 
+/// Who logs in.
+#[derive(Clone, Default)]
+pub struct Login {
+    /// The name of the user.
+    pub name: String,
+    /// The password.
+    pub password: String,
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Login({})", self.name)
+    }
+}
+
 /// The client of one store.
 #[derive(Clone)]
 pub struct Client(Rc<Shared>);
@@ -53,18 +66,17 @@ struct Shared {
     timeout: Duration,
     /// How often Envoy may try another member when one cannot be connected to.
     retries: String,
-    /// The name and the password.
-    login: Option<(String, String)>,
+    login: Option<Login>,
     token: RefCell<Token>,
     /// The login under way, if there is one: all who need it wait for the same.
-    logging_in: RefCell<Option<Login>>,
+    logging_in: RefCell<Option<LoggingIn>>,
     /// Until when a refused login is not tried again, and why it was refused: a server takes long to check passwords.
     refused: RefCell<Option<(Instant, Error)>>,
     watches: watch::Hub,
     watch_lost: Cell<Option<crate::proxy::Metric>>,
 }
 
-type Login = SharedFuture<LocalBoxFuture<'static, Result<(), Error>>>;
+type LoggingIn = SharedFuture<LocalBoxFuture<'static, Result<(), Error>>>;
 
 /// What is known about logging in.
 #[derive(Clone, PartialEq, Eq)]
@@ -109,16 +121,21 @@ const AUTHENTICATE: Method = ("etcdserverpb.Auth", "Authenticate");
 const AFTER_REFUSAL: Duration = Duration::from_secs(1);
 
 impl Client {
-    /// A client that calls when it is asked to.
-    pub fn new(environment: &Environment, settings: &Settings) -> Self {
-        let Environment { proxy, component, .. } = environment;
-        let login = settings.username.clone().zip(settings.password.clone());
+    /// A client that calls when it is asked to. A call may take so long; `members` is how many there are.
+    pub fn new(
+        proxy: Rc<dyn Proxy>,
+        component: &str,
+        cluster: &str,
+        login: Option<Login>,
+        timeout: Duration,
+        members: usize,
+    ) -> Self {
         Self(Rc::new(Shared {
-            proxy: Rc::clone(proxy),
-            component: component.name.clone(),
-            cluster: component.cluster.clone(),
-            timeout: settings.timeout,
-            retries: (settings.endpoints.len().saturating_sub(1) * 2).min(6).to_string(),
+            proxy,
+            component: component.to_owned(),
+            cluster: cluster.to_owned(),
+            timeout,
+            retries: (members.saturating_sub(1) * 2).min(6).to_string(),
             token: RefCell::new(if login.is_some() { Token::Missing } else { Token::None }),
             login,
             logging_in: RefCell::default(),
@@ -231,7 +248,7 @@ impl Client {
         {
             return Err(error.clone());
         }
-        let (name, password) = shared.login.clone().unwrap_or_default();
+        let Login { name, password } = shared.login.clone().unwrap_or_default();
         let request = etcd::AuthenticateRequest { name, password }.encode_to_vec();
         let token = match self.exchange(AUTHENTICATE, &request, &Token::None).await {
             Ok(bytes) => {
@@ -327,6 +344,12 @@ pub fn holds(key: &[u8], value: &[u8]) -> etcd::Compare {
     compare(key, CompareTarget::Value, TargetUnion::Value(value.to_vec().into()))
 }
 
+/// The condition that so many values, or more, were put since the key came to be.
+pub fn counts(key: &[u8], least: i64) -> etcd::Compare {
+    let result = CompareResult::Greater.into();
+    etcd::Compare { result, ..compare(key, CompareTarget::Version, TargetUnion::Version(least - 1)) }
+}
+
 fn compare(key: &[u8], target: CompareTarget, with: TargetUnion) -> etcd::Compare {
     etcd::Compare {
         result: CompareResult::Equal.into(),
@@ -348,8 +371,27 @@ pub fn puts(request: etcd::PutRequest) -> etcd::RequestOp {
 
 /// The step of a transaction that removes a key.
 pub fn deletes(key: &[u8]) -> etcd::RequestOp {
-    let request = etcd::DeleteRangeRequest { key: key.to_vec().into(), ..Default::default() };
+    deletes_and(key, false)
+}
+
+/// The step of a transaction that removes a key and tells what was there.
+pub fn takes(key: &[u8]) -> etcd::RequestOp {
+    deletes_and(key, true)
+}
+
+fn deletes_and(key: &[u8], prev_kv: bool) -> etcd::RequestOp {
+    let request = etcd::DeleteRangeRequest { key: key.to_vec().into(), prev_kv, ..Default::default() };
     etcd::RequestOp { request: Some(Request::RequestDeleteRange(request)) }
+}
+
+/// What the steps of a transaction have put another value in the place of, or removed.
+pub fn replaced(answer: &etcd::TxnResponse) -> impl Iterator<Item = &KeyValue> {
+    use etcd::response_op::Response;
+    answer.responses.iter().flat_map(|step| match &step.response {
+        Some(Response::ResponsePut(put)) => put.prev_kv.as_slice(),
+        Some(Response::ResponseDeleteRange(deleted)) => deleted.prev_kvs.as_slice(),
+        _ => &[],
+    })
 }
 
 /// What a step of a transaction has read.
