@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Environment, Protocol, Tls, Upstream};
 use crate::config::{Field, Kind, Path, Report, Settings, parse_address};
 use crate::protocol::etcd::{Client, Login};
+use crate::tables;
 
 /// Where the members are, and how they are logged in to.
 pub const SERVER: &[Field] = &[
@@ -15,10 +16,17 @@ pub const SERVER: &[Field] = &[
     Field::optional("password", Kind::Secret, "the password to log in with"),
 ];
 
-/// TLS and the time of a call as Layotto's lock and sequencer have them, and where their keys are.
-pub const LAYOTTO: &[Field] = &[
-    Field::default("keyPrefixPath", Kind::Text, "/layotto/", "what stands in front of all keys, between two `/`"),
-    Field::default("dialTimeout", Kind::Whole(1, 3600), "5", "how long a call to etcd may take, in seconds"),
+/// What Layotto's lock and sequencer have besides.
+pub const LAYOTTO: &[Field] = tables![
+    &[
+        Field::default("keyPrefixPath", Kind::Text, "/layotto/", "what stands in front of all keys, between two `/`"),
+        Field::default("dialTimeout", Kind::Whole(1, 3600), "5", "how long a call to etcd may take, in seconds"),
+    ],
+    LAYOTTO_TLS
+];
+
+/// TLS as Layotto has it.
+pub const LAYOTTO_TLS: &[Field] = &[
     Field::optional("tlsCa", Kind::Text, "the file of the authorities to trust; one of these three means TLS"),
     Field::optional("tlsCert", Kind::Text, "the file of the certificate to show; needs tlsCertKey"),
     Field::optional("tlsCertKey", Kind::Text, "the file of the key of tlsCert"),

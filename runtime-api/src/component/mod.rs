@@ -145,6 +145,7 @@ pub const DRIVERS: &[Driver] = &[
     state::in_memory::DRIVER,
     state::redis::DRIVER,
     state::etcd::DRIVER,
+    configuration::etcd::DRIVER,
     secrets::local_env::DRIVER,
     secrets::local_file::DRIVER,
     secrets::vault::DRIVER,

@@ -1,5 +1,6 @@
 //! Stores of configuration: what a driver offers, and what all of them share.
 
+pub mod etcd;
 mod watch;
 
 use std::collections::BTreeMap;

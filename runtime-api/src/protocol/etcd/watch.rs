@@ -9,8 +9,10 @@
 //! may run ahead of the events.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -60,6 +62,9 @@ pub struct Change {
 #[derive(Debug)]
 pub struct Watch {
     batches: mpsc::UnboundedReceiver<Told>,
+    established: bool,
+    /// What came while it was waited for the beginning.
+    waiting: VecDeque<Batch>,
     /// Tells the hub to look who is still there.
     wake: mpsc::UnboundedSender<()>,
 }
@@ -72,18 +77,36 @@ enum Told {
 }
 
 impl Watch {
-    /// Waits until nothing will be missed that happens from now on.
+    /// Waits until nothing will be missed that happens from now on. What has happened meanwhile is kept.
     pub async fn established(&mut self) {
-        while !matches!(self.batches.next().await, Some(Told::Established) | None) {}
+        poll_fn(|context| {
+            while !self.established {
+                match ready!(self.batches.poll_next_unpin(context)) {
+                    Some(Told::Established) => self.established = true,
+                    Some(Told::Changed(batch)) => self.waiting.push_back(batch),
+                    None => return Poll::Pending,
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
     }
 
     /// The next changes. Pending for as long as there are none, whatever becomes of the server.
     pub async fn next(&mut self) -> Batch {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// As [`Watch::next`].
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Batch> {
+        if let Some(batch) = self.waiting.pop_front() {
+            return Poll::Ready(batch);
+        }
         loop {
-            match self.batches.next().await {
-                Some(Told::Changed(batch)) => return batch,
-                Some(Told::Established) => {}
-                None => std::future::pending().await,
+            match ready!(self.batches.poll_next_unpin(context)) {
+                Some(Told::Changed(batch)) => return Poll::Ready(batch),
+                Some(Told::Established) => self.established = true,
+                None => return Poll::Pending,
             }
         }
     }
@@ -102,6 +125,8 @@ pub(super) struct Hub {
     ranges: RefCell<Vec<Rc<Watched>>>,
     /// To the task that serves the stream, while there is one.
     wake: RefCell<Option<mpsc::UnboundedSender<()>>>,
+    /// Why the last stream ended.
+    lost: RefCell<Option<String>>,
 }
 
 /// A prefix that is watched.
@@ -212,7 +237,13 @@ impl Client {
             wake
         });
         let _ = wake.unbounded_send(());
-        Watch { batches, wake }
+        Watch { batches, established: false, waiting: VecDeque::new(), wake }
+    }
+
+    /// Why a watch is not established, for a message.
+    pub fn why_not_watching(&self) -> String {
+        let lost = self.0.watches.lost.borrow().clone();
+        lost.unwrap_or_else(|| "etcd does not answer".to_owned())
     }
 
     /// Keeps a stream open for as long as anybody watches.
@@ -244,6 +275,7 @@ impl Client {
                     "component={component} event=watch_lost reason={why:?} failures={failures} retry_after_ms={pause_ms}"
                 ),
             );
+            *shared.watches.lost.borrow_mut() = Some(why);
             shared.proxy.sleep(pause).await;
         }
     }
