@@ -35,6 +35,7 @@ fn the_rendered_examples_are_in_step() {
         ("in-memory.yaml", vec!["-f", "in-memory.yaml"]),
         ("redis.yaml", vec!["-f", "redis.yaml"]),
         ("locks-and-ids.yaml", vec!["-f", "locks-and-ids.yaml"]),
+        ("etcd.yaml", vec!["-f", "etcd.yaml"]),
         ("dapr-components.yaml", vec!["--app-id", "orders", "--resources-path", "dapr-components"]),
         ("layotto.yaml", vec!["--layotto-config", "layotto/config_redis.json"]),
     ];
@@ -178,10 +179,10 @@ components:
     for part in [
         "sni: redis.shop",
         "trusted_ca: {filename: /etc/ssl/certs/ca-certificates.crt}",
-        "[{san_type: DNS, matcher: {exact: redis.shop}}]",
+        "[{matcher: {exact: redis.shop}, san_type: DNS}]",
         "sni: \"\"",
         "trusted_ca: {filename: /c/ca.pem}",
-        "[{san_type: IP_ADDRESS, matcher: {exact: \"10.0.0.7\"}}]",
+        "[{matcher: {exact: \"10.0.0.7\"}, san_type: IP_ADDRESS}]",
         "[{certificate_chain: {filename: /c/c.pem}, private_key: {filename: /c/k.pem}}]",
     ] {
         assert!(text.contains(part), "{part} is not in {text}");

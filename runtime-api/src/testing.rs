@@ -239,6 +239,8 @@ impl Request {
 pub struct Connection {
     /// The method, as `service/method`; empty for a stream of bytes.
     pub method: String,
+    /// What the client sent along when it opened the stream.
+    pub metadata: Vec<(String, String)>,
     world: World,
     pipe: Rc<Pipe>,
 }
@@ -365,9 +367,9 @@ fn within<T: 'static>(
 }
 
 impl World {
-    fn open(&self, cluster: &str, method: String) -> Box<dyn Stream> {
+    fn open(&self, cluster: &str, method: String, metadata: Metadata<'_>) -> Box<dyn Stream> {
         let pipe = Rc::new(Pipe::default());
-        let connection = Connection { method, world: self.clone(), pipe: Rc::clone(&pipe) };
+        let connection = Connection { method, metadata: owned(metadata), world: self.clone(), pipe: Rc::clone(&pipe) };
         self.0.connections.borrow_mut().push_back((cluster.to_owned(), connection));
         Box::new(Client(pipe))
     }
@@ -375,11 +377,11 @@ impl World {
 
 impl Proxy for World {
     fn connect(&self, cluster: &str) -> Box<dyn Stream> {
-        self.open(cluster, String::new())
+        self.open(cluster, String::new(), &[])
     }
 
-    fn grpc_stream(&self, cluster: &str, (service, method): Method, _metadata: Metadata<'_>) -> Box<dyn Stream> {
-        self.open(cluster, format!("{service}/{method}"))
+    fn grpc_stream(&self, cluster: &str, (service, method): Method, metadata: Metadata<'_>) -> Box<dyn Stream> {
+        self.open(cluster, format!("{service}/{method}"), metadata)
     }
 
     fn grpc(

@@ -96,12 +96,48 @@ const NOTES: &[(&str, &str)] = &[
     ("lock.redis.cluster", REDLOCK),
     ("sequencer.in-memory", SEQUENCER_IN_MEMORY),
     ("sequencer.redis", REDIS),
+    ("state.etcd", ETCD),
+    ("lock.etcd", ETCD_LOCK),
+    ("sequencer.etcd", ETCD_SEQUENCER),
+    ("configuration.etcd", ETCD_CONFIGURATION),
 ];
 
 const REDIS: &str = "\
 `redisUsername` needs `redisPassword`; `clientCert` and `clientKey` need each other; these two and `caCert` need
 `enableTLS: true`. The three are paths of files on the machine that runs Envoy. With TLS the certificate of the server
 must be for the host in `redisHost`. `redisType` must be `node`.
+
+";
+
+const ETCD: &str = "\
+The version of the component (`version: v2`) chooses how items lie in etcd: see [state.md](state.md#in-etcd). `endpoints` may
+have `http://` in front of each; with semicolons between them they are read as well. All members get one cluster, and with TLS
+the certificate of each must be for one of the hosts. `username` needs `password`; `cert` and `key` need each other; these two
+and `ca` need `tlsEnable: true`. The three are paths of files on the machine that runs Envoy.
+
+";
+
+const ETCD_LOCK: &str = "\
+A lock is the key `<keyPrefixPath>lock|||<app>||<resource>` with the owner as its value, under a lease, as Layotto writes it.
+etcd grants no lease of less than two seconds by default. The fencing token is the revision at which the lock was taken. Each
+renewal is a new lease. For endpoints, logins and TLS see [state.etcd](#metadata-of-stateetcd); one of `tlsCa`, `tlsCert` and
+`tlsCertKey` is enough for TLS.
+
+";
+
+const ETCD_SEQUENCER: &str = "\
+An id is how often the key `<keyPrefixPath>sequencer|||<app>||<key>` was written, as in Layotto: it rises by one, and begins at 1
+again if the key is deleted. Ids cannot be had many at a time, so WEAK is as STRONG. They cannot be raised either: where
+`biggerThan` asks for more than the last id, the call fails and says so. Each id is a revision in etcd, which an operator has to
+compact as usual.
+
+";
+
+const ETCD_CONFIGURATION: &str = "\
+An item is the key `/<app>/<group>/<label>/<key>` with its content, and each tag a key below with the value of the tag, so no part
+may have a `/` in it. What Layotto wrote is read; of its tags it keeps no names, so the value of a tag stands for the name
+and the content for the value, as Layotto reads them itself. A save replaces the tags of an item. All subscriptions of a
+worker share one stream to etcd; when it is lost they go on where they were, even if etcd has compacted what was between.
 
 ";
 

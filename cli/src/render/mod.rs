@@ -147,7 +147,7 @@ fn clusters(config: &Config, machine: Machine<'_>) -> Result<String, Failure> {
 fn cluster(component: &Component, upstream: &Upstream, machine: Machine<'_>) -> Result<String, Failure> {
     let by_address = upstream.endpoints.iter().all(|(host, _)| host.parse::<IpAddr>().is_ok());
     let discovery = if by_address { STATIC } else { DNS };
-    let tls = upstream.tls.as_ref().map_or(Ok(String::new()), |settings| tls(settings, machine))?;
+    let tls = upstream.tls.as_ref().map_or(Ok(String::new()), |settings| tls(settings, upstream, machine))?;
     let protocol = match upstream.protocol {
         Protocol::Tcp => fill(TUNNEL, &[("module", module(machine, filters::TUNNEL))])?,
         Protocol::Http1 => HTTP1.to_owned(),
@@ -168,8 +168,16 @@ fn cluster(component: &Component, upstream: &Upstream, machine: Machine<'_>) -> 
     )
 }
 
-fn tls(tls: &Tls, machine: Machine<'_>) -> Result<String, Failure> {
-    let by_address = tls.server_name.parse::<IpAddr>().is_ok();
+fn tls(tls: &Tls, upstream: &Upstream, machine: Machine<'_>) -> Result<String, Failure> {
+    let is_address = |name: &str| name.parse::<IpAddr>().is_ok();
+    // Servers that are alike may have certificates for their own names.
+    let mut names = vec![tls.server_name.as_str()];
+    if upstream.endpoints.iter().any(|(host, _)| *host == tls.server_name) {
+        names.extend(upstream.endpoints.iter().map(|(host, _)| host.as_str()).filter(|host| *host != tls.server_name));
+    }
+    let names = names.into_iter().map(
+        |name| json!({"san_type": if is_address(name) { "IP_ADDRESS" } else { "DNS" }, "matcher": {"exact": name}}),
+    );
     let certificates = tls.certificate.iter().map(
         |(certificate, key)| json!({"certificate_chain": {"filename": certificate}, "private_key": {"filename": key}}),
     );
@@ -178,11 +186,10 @@ fn tls(tls: &Tls, machine: Machine<'_>) -> Result<String, Failure> {
         TLS,
         &[
             // An address is no name to ask for.
-            ("sni", Part::Value(json!(if by_address { "" } else { &tls.server_name }))),
+            ("sni", Part::Value(json!(if is_address(&tls.server_name) { "" } else { &tls.server_name }))),
             ("certificates", Part::Value(certificates.collect())),
             ("authorities", Part::Value(json!(authorities))),
-            ("san_type", Part::Value(json!(if by_address { "IP_ADDRESS" } else { "DNS" }))),
-            ("server_name", Part::Value(json!(tls.server_name))),
+            ("names", Part::Value(names.collect())),
         ],
     )
 }

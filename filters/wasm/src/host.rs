@@ -188,9 +188,10 @@ impl Host {
         let ended = self.0.grpc.borrow_mut().remove(&token);
         let Some(ended) = ended else { return };
         let message = abi::grpc_status_message();
-        // The second is how Envoy calls an end that came from the server in the course of things.
-        let plain = matches!(message.as_str(), "" | "via_upstream");
-        let text = if plain { "the server closed the connection".to_owned() } else { message };
+        // What Envoy adds to a status that came from the server, and what it says of an end in the course of things.
+        let message = message.strip_suffix("{via_upstream}").unwrap_or(&message);
+        let plain = matches!(message, "" | "via_upstream");
+        let text = if plain { "the server closed the connection" } else { message }.to_owned();
         let closed = Err(Closed { code: Code::from_i32(status.cast_signed()), text });
         match ended {
             Grpc::Stream(pipe) => {

@@ -2,7 +2,9 @@
 
 use crate::config::Config;
 use crate::envoy::Envoy;
+use crate::etcd::{self, Etcd};
 use crate::redis::{self, Redis};
+use serde_json::json;
 
 /// A running store with an Envoy in front of it.
 #[derive(Debug)]
@@ -11,57 +13,110 @@ pub struct World {
     pub envoy: Envoy,
     /// The component under test.
     pub component: &'static str,
-    /// The servers behind it, kept running.
+    /// The Redis servers behind it, kept running.
     pub redis: Vec<Redis>,
+    /// The etcd behind it, kept running.
+    pub etcd: Option<Etcd>,
+}
+
+impl World {
+    /// A component without a server.
+    async fn alone(kind: &str, component: &'static str) -> Self {
+        let config = Config::new("conformance").component(component, kind, &[]);
+        Self { envoy: Envoy::start(config).await, component, redis: Vec::new(), etcd: None }
+    }
+
+    /// A component in so many servers of Redis, which are told it in this field.
+    async fn in_redis(kind: &str, component: &'static str, field: &str, servers: usize) -> Self {
+        let mut redis = Vec::new();
+        for _ in 0..servers {
+            redis.push(Redis::start(redis::Options::default()).await);
+        }
+        let hosts = redis.iter().map(Redis::address).collect::<Vec<_>>().join(",");
+        let config = Config::new("conformance").component(component, kind, &[(field, &hosts)]);
+        Self { envoy: Envoy::start(config).await, component, redis, etcd: None }
+    }
+
+    /// A component in etcd, with a version of its configuration.
+    async fn in_etcd(kind: &str, component: &'static str, configuration: &str, version: etcd::Version) -> Self {
+        let etcd = Etcd::start(etcd::Options { version, ..etcd::Options::default() }).await;
+        let document = json!({
+            "name": component,
+            "type": kind,
+            "version": configuration,
+            "metadata": {"endpoints": etcd.address()},
+        });
+        let envoy = Envoy::start(Config::new("conformance").component_document(document)).await;
+        Self { envoy, component, redis: Vec::new(), etcd: Some(etcd) }
+    }
 }
 
 /// `state.in-memory`
 pub async fn in_memory() -> World {
-    let config = Config::new("conformance").component("statestore", "state.in-memory", &[]);
-    World { envoy: Envoy::start(config).await, component: "statestore", redis: Vec::new() }
+    World::alone("state.in-memory", "statestore").await
 }
 
 /// `state.redis`
 pub async fn redis() -> World {
-    let redis = Redis::start(redis::Options::default()).await;
-    let config = Config::new("conformance").component("statestore", "state.redis", &[("redisHost", &redis.address())]);
-    World { envoy: Envoy::start(config).await, component: "statestore", redis: vec![redis] }
+    World::in_redis("state.redis", "statestore", "redisHost", 1).await
+}
+
+/// `state.etcd`, values as they are, in the newest etcd.
+pub async fn etcd_v1() -> World {
+    World::in_etcd("state.etcd", "statestore", "v1", etcd::Version::V37).await
+}
+
+/// `state.etcd`, version v2, in the newest etcd.
+pub async fn etcd_v2() -> World {
+    World::in_etcd("state.etcd", "statestore", "v2", etcd::Version::V37).await
+}
+
+/// `state.etcd`, version v2, in etcd 3.4.
+pub async fn etcd_of_debian() -> World {
+    World::in_etcd("state.etcd", "statestore", "v2", etcd::Version::Debian34).await
 }
 
 /// `lock.in-memory`
 pub async fn lock_in_memory() -> World {
-    let config = Config::new("conformance").component("lockstore", "lock.in-memory", &[]);
-    World { envoy: Envoy::start(config).await, component: "lockstore", redis: Vec::new() }
+    World::alone("lock.in-memory", "lockstore").await
 }
 
 /// `lock.redis`
 pub async fn lock_redis() -> World {
-    let redis = Redis::start(redis::Options::default()).await;
-    let config = Config::new("conformance").component("lockstore", "lock.redis", &[("redisHost", &redis.address())]);
-    World { envoy: Envoy::start(config).await, component: "lockstore", redis: vec![redis] }
+    World::in_redis("lock.redis", "lockstore", "redisHost", 1).await
 }
 
 /// `lock.redis.cluster` on three servers.
 pub async fn lock_redis_cluster() -> World {
-    let mut redis = Vec::new();
-    for _ in 0..3 {
-        redis.push(Redis::start(redis::Options::default()).await);
-    }
-    let hosts = redis.iter().map(Redis::address).collect::<Vec<_>>().join(",");
-    let config = Config::new("conformance").component("lockstore", "lock.redis.cluster", &[("redisHosts", &hosts)]);
-    World { envoy: Envoy::start(config).await, component: "lockstore", redis }
+    World::in_redis("lock.redis.cluster", "lockstore", "redisHosts", 3).await
+}
+
+/// `lock.etcd`, in the newest etcd.
+pub async fn lock_etcd() -> World {
+    World::in_etcd("lock.etcd", "lockstore", "v1", etcd::Version::V37).await
+}
+
+/// `lock.etcd`, in etcd 3.4.
+pub async fn lock_etcd_of_debian() -> World {
+    World::in_etcd("lock.etcd", "lockstore", "v1", etcd::Version::Debian34).await
 }
 
 /// `configuration.in-memory`
 pub async fn configuration_in_memory() -> World {
-    let config = Config::new("conformance").component("config", "configuration.in-memory", &[]);
-    World { envoy: Envoy::start(config).await, component: "config", redis: None }
+    World::alone("configuration.in-memory", "config").await
 }
 
 /// `configuration.redis`
 pub async fn configuration_redis() -> World {
-    let redis = Redis::start(redis::Options::default()).await;
-    let address = redis.address();
-    let config = Config::new("conformance").component("config", "configuration.redis", &[("redisHost", &address)]);
-    World { envoy: Envoy::start(config).await, component: "config", redis: Some(redis) }
+    World::in_redis("configuration.redis", "config", "redisHost", 1).await
+}
+
+/// `configuration.etcd`, in the newest etcd.
+pub async fn configuration_etcd() -> World {
+    World::in_etcd("configuration.etcd", "config", "v1", etcd::Version::V37).await
+}
+
+/// `configuration.etcd`, in etcd 3.4.
+pub async fn configuration_etcd_of_debian() -> World {
+    World::in_etcd("configuration.etcd", "config", "v1", etcd::Version::Debian34).await
 }

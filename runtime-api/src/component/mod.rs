@@ -1,6 +1,7 @@
 //! The registry: every driver is one row of [`DRIVERS`], and nothing else in the project lists them.
 
 pub mod configuration;
+pub mod etcd;
 pub mod lock;
 pub mod redis;
 pub mod secrets;
@@ -145,6 +146,8 @@ pub const DRIVERS: &[Driver] = &[
     state::redis::DRIVER,
     configuration::in_memory::DRIVER,
     configuration::redis::DRIVER,
+    state::etcd::DRIVER,
+    configuration::etcd::DRIVER,
     secrets::local_env::DRIVER,
     secrets::local_file::DRIVER,
     secrets::vault::DRIVER,
@@ -152,8 +155,10 @@ pub const DRIVERS: &[Driver] = &[
     lock::in_memory::DRIVER,
     lock::redis::DRIVER,
     lock::redis_cluster::DRIVER,
+    lock::etcd::DRIVER,
     sequencer::in_memory::DRIVER,
     sequencer::redis::DRIVER,
+    sequencer::etcd::DRIVER,
 ];
 
 /// In which of so many buckets of the shared area a key lies. FNV-1a: it spreads keys well and is the same in every

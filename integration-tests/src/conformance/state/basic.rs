@@ -3,7 +3,6 @@
 use crate::client::Dialect;
 use crate::conformance::Case;
 use crate::store::{ItemOptions, item, key};
-use bytes::Bytes;
 use envoy_runtime_proto::dapr::common::v1::StateItem;
 use futures::future::join_all;
 use prost::Message;
@@ -41,14 +40,6 @@ pub async fn a_protobuf_message_survives(case: &Case) {
     let message = item("inner", vec![0, 0x80, 0xff]).if_etag("7").ttl(9);
     case.store.save(item(&key, message.encode_to_vec())).await.unwrap();
     assert_eq!(StateItem::decode(case.store.value(&key).await), Ok(message));
-}
-
-pub async fn a_large_value_survives(case: &Case) {
-    let key = case.key("k");
-    // Several HTTP/2 windows and TCP buffers, and not the same in any two places.
-    let value: Bytes = (0..700_000u32).flat_map(u32::to_be_bytes).collect();
-    case.store.save(item(&key, value.clone())).await.unwrap();
-    assert!(case.store.value(&key).await == value);
 }
 
 pub async fn a_missing_key_is_an_empty_answer(case: &Case) {

@@ -3,6 +3,7 @@
 //!
 //! | feature | what the driver does |
 //! |---|---|
+//! | `large_values` | takes values of some megabytes |
 //! | `etag` | compares etags |
 //! | `absent_etag_mismatches` / `absent_etag_creates` | refuses / accepts an etag for a key that does not exist |
 //! | `counting_etag` | has whole numbers as etags, from 1 |
@@ -24,6 +25,7 @@ pub mod etag;
 pub mod expire_time;
 pub mod first_write;
 pub mod first_write_mark;
+pub mod large_values;
 pub mod transactions;
 pub mod ttl;
 
@@ -35,7 +37,6 @@ macro_rules! state_suite {
             every_kind_of_value_is_read_as_it_was_saved
             an_empty_value_is_a_value
             a_protobuf_message_survives
-            a_large_value_survives
             a_missing_key_is_an_empty_answer
             a_save_replaces_the_value
             a_deleted_key_is_gone
@@ -48,6 +49,11 @@ macro_rules! state_suite {
             json_is_saved_as_json
             keys_may_hold_any_text
             calls_on_one_connection_do_not_mix
+        }
+    };
+    (large_values $dialect:ident) => {
+        $crate::conformance! { @cases state large_values $dialect:
+            a_large_value_survives
         }
     };
     (etag $dialect:ident) => {

@@ -92,6 +92,9 @@ impl StateFailure<'_> {
                 store,
                 format!("operation type {operation} not supported"),
             ),
+            F::Transaction(store, cause @ state::Error::TooManyOperations(..)) => {
+                (Code::InvalidArgument, "DAPR_STATE_TOO_MANY_TRANSACTIONS", store, cause.to_string())
+            }
             F::Transaction(store, cause) => (
                 passing(&cause).unwrap_or(Code::Internal),
                 reason(&cause, "DAPR_STATE_TRANSACTION_FAILED"),

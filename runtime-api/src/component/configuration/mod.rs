@@ -2,6 +2,7 @@
 
 pub mod in_memory;
 pub mod redis;
+pub mod etcd;
 mod watch;
 
 use std::collections::BTreeMap;

@@ -352,8 +352,9 @@ impl Feed {
         self.covered.set(false);
     }
 
-    /// Whoever is not in force yet will not be.
-    fn refuse(&self, why: &Error) {
+    /// Whoever is not in force yet will not be. For a driver whose watch goes on all the same; one whose watch ends
+    /// need not say it.
+    pub fn refuse(&self, why: &Error) {
         for (_, place) in self.pending.take() {
             place.tell(News::Failed(why.clone()));
         }

@@ -1,5 +1,6 @@
 //! Sequencers: what a driver offers, and what all of them share.
 
+pub mod etcd;
 pub mod in_memory;
 pub mod redis;
 pub mod segments;

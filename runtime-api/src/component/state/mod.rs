@@ -1,5 +1,6 @@
 //! State stores: what a driver offers, and what all of them share.
 
+pub mod etcd;
 pub mod in_memory;
 pub mod redis;
 
@@ -222,6 +223,9 @@ pub enum Error {
     /// The store knows no transactions.
     #[error("transactions are not supported")]
     TransactionsNotSupported,
+    /// The transaction has more operations than the store takes.
+    #[error("the transaction contains {0} operations, which is more than what the state store supports: {1}")]
+    TooManyOperations(usize, usize),
     /// The store cannot be reached, or not just now.
     #[error("{0}")]
     Unavailable(String),
