@@ -14,7 +14,7 @@ fn wrong() -> PathBuf {
 
 fn envoy_runtime(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_envoy-runtime"));
-    command.current_dir(folder).args(arguments).env_remove("DAPR_API_TOKEN");
+    command.current_dir(folder).args(arguments).env_remove("DAPR_API_TOKEN").env_remove("NAMESPACE");
     command.output().unwrap()
 }
 
@@ -71,7 +71,7 @@ fn a_right_one_is_said_to_be() {
         (vec!["-f", "locks-and-ids.yaml"], "ok: app orders, components: lockstore, sturdy-lockstore, sequences\n"),
         (
             vec!["--app-id", "orders", "--resources-path", "dapr-components"],
-            "ok: app orders, components: lockstore, statestore\n",
+            "ok: app orders, components: etcdstore, lockstore, statestore\n",
         ),
         (vec!["--app-id", "other", "--resources-path", "dapr-components"], "ok: app other, components: none\n"),
         (
