@@ -68,10 +68,25 @@ fn a_right_one_is_said_to_be() {
     for (arguments, said) in [
         (vec!["-f", "in-memory.yaml"], "ok: app orders, components: statestore\n"),
         (vec!["-f", "redis.yaml"], "ok: app orders, components: statestore\n"),
-        (vec!["-f", "locks-and-ids.yaml"], "ok: app orders, components: lockstore, sturdy-lockstore, sequences\n"),
+        (
+            vec!["-f", "locks-and-ids.yaml"],
+            "ok: app orders, components: lockstore, sturdy-lockstore, sequences
+",
+        ),
+        (
+            vec!["-f", "etcd.yaml"],
+            "ok: app orders, components: statestore, lock_demo, sequencer_demo, config_demo
+",
+        ),
+        (
+            vec!["--app-id", "orders", "--resources-path", "dapr-components-etcd"],
+            "ok: app orders, components: statestore
+",
+        ),
         (
             vec!["--app-id", "orders", "--resources-path", "dapr-components"],
-            "ok: app orders, components: etcdstore, lockstore, statestore\n",
+            "ok: app orders, components: lockstore, statestore
+",
         ),
         (vec!["--app-id", "other", "--resources-path", "dapr-components"], "ok: app other, components: none\n"),
         (

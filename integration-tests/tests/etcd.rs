@@ -163,12 +163,12 @@ async fn a_login_is_renewed_when_the_server_has_forgotten_it() {
 
         etcd.kill().await; // tokens are kept in memory alone
         etcd.restart().await;
-        wait::eventually("the store serves again", async || match store.get("k").await {
-            Ok(found) => Ok(assert_eq!(found.data, "v")),
+        let found = wait::eventually("the store serves again", async || match store.get("k").await {
             Err(status) if status.code() == Code::Unavailable => Err(status),
-            Err(status) => panic!("a token that is no longer known is nothing to tell an app: {status}"),
+            other => Ok(other),
         })
         .await;
+        assert_eq!(found.expect("a token that is no longer known is nothing to tell an app").data, "v");
     }
 }
 
@@ -189,7 +189,8 @@ async fn tls_with_a_certificate_of_the_client() {
     assert_eq!(etcd.value("orders||k").await.as_deref(), Some("v"));
 
     let fields = metadata.as_object_mut().unwrap();
-    (fields.remove("cert"), fields.remove("key"));
+    fields.remove("cert");
+    fields.remove("key");
     let without = envoy("v1", metadata).await;
     expect_status(store(&without).await.get("k").await, Code::Unavailable, "etcd is unreachable or not ready: ");
 }

@@ -1,8 +1,8 @@
 //! Stores of configuration: what a driver offers, and what all of them share.
 
+pub mod etcd;
 pub mod in_memory;
 pub mod redis;
-pub mod etcd;
 mod watch;
 
 use std::collections::BTreeMap;
