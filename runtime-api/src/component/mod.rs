@@ -143,6 +143,8 @@ pub struct Tls {
 pub const DRIVERS: &[Driver] = &[
     state::in_memory::DRIVER,
     state::redis::DRIVER,
+    configuration::in_memory::DRIVER,
+    configuration::redis::DRIVER,
     secrets::local_env::DRIVER,
     secrets::local_file::DRIVER,
     secrets::vault::DRIVER,
