@@ -27,3 +27,17 @@ pub async fn redis() -> World {
     let config = Config::new("conformance").component("statestore", "state.redis", &[("redisHost", &redis.address())]);
     World { envoy: Envoy::start(config).await, component: "statestore", redis: Some(redis) }
 }
+
+/// `configuration.in-memory`
+pub async fn configuration_in_memory() -> World {
+    let config = Config::new("conformance").component("config", "configuration.in-memory", &[]);
+    World { envoy: Envoy::start(config).await, component: "config", redis: None }
+}
+
+/// `configuration.redis`
+pub async fn configuration_redis() -> World {
+    let redis = Redis::start(redis::Options::default()).await;
+    let address = redis.address();
+    let config = Config::new("conformance").component("config", "configuration.redis", &[("redisHost", &address)]);
+    World { envoy: Envoy::start(config).await, component: "config", redis: Some(redis) }
+}
