@@ -34,6 +34,7 @@ fn the_rendered_examples_are_in_step() {
     let examples = [
         ("in-memory.yaml", vec!["-f", "in-memory.yaml"]),
         ("redis.yaml", vec!["-f", "redis.yaml"]),
+        ("locks-and-ids.yaml", vec!["-f", "locks-and-ids.yaml"]),
         ("dapr-components.yaml", vec!["--app-id", "orders", "--resources-path", "dapr-components"]),
         ("layotto.yaml", vec!["--layotto-config", "layotto/config_redis.json"]),
     ];
