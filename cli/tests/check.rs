@@ -68,25 +68,15 @@ fn a_right_one_is_said_to_be() {
     for (arguments, said) in [
         (vec!["-f", "in-memory.yaml"], "ok: app orders, components: statestore\n"),
         (vec!["-f", "redis.yaml"], "ok: app orders, components: statestore\n"),
-        (
-            vec!["-f", "locks-and-ids.yaml"],
-            "ok: app orders, components: lockstore, sturdy-lockstore, sequences
-",
-        ),
-        (
-            vec!["-f", "etcd.yaml"],
-            "ok: app orders, components: statestore, lock_demo, sequencer_demo, config_demo
-",
-        ),
+        (vec!["-f", "locks-and-ids.yaml"], "ok: app orders, components: lockstore, sturdy-lockstore, sequences\n"),
+        (vec!["-f", "etcd.yaml"], "ok: app orders, components: statestore, lock_demo, sequencer_demo, config_demo\n"),
         (
             vec!["--app-id", "orders", "--resources-path", "dapr-components-etcd"],
-            "ok: app orders, components: statestore
-",
+            "ok: app orders, components: statestore\n",
         ),
         (
             vec!["--app-id", "orders", "--resources-path", "dapr-components"],
-            "ok: app orders, components: lockstore, statestore
-",
+            "ok: app orders, components: lockstore, statestore\n",
         ),
         (vec!["--app-id", "other", "--resources-path", "dapr-components"], "ok: app other, components: none\n"),
         (
