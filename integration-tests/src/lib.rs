@@ -5,9 +5,9 @@ pub mod apollo;
 pub mod certificates;
 pub mod client;
 pub mod config;
-#[cfg(feature = "containers")]
 pub mod configuration;
 pub mod conformance;
+#[cfg(feature = "containers")]
 pub mod container;
 pub mod envoy;
 pub mod etcd;
@@ -31,6 +31,7 @@ pub mod wire;
 
 pub use client::{Client, Dialect};
 pub use config::Config;
+pub use configuration::Configuration;
 pub use envoy::Envoy;
 pub use etcd::Etcd;
 pub use lock::Lock;

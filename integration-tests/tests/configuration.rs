@@ -12,6 +12,8 @@ use tonic::Code;
 conformance! { configuration:
     configuration_in_memory: [],
     configuration_redis: [],
+    configuration_etcd: [],
+    configuration_etcd_of_debian: [],
 }
 
 const STORE: &str = "config";

@@ -14,6 +14,8 @@ integration_tests::conformance! { lock:
     lock_in_memory:     [],
     lock_redis:         [],
     lock_redis_cluster: [],
+    lock_etcd: [],
+    lock_etcd_of_debian: [],
 }
 
 const STORE: &str = "lockstore";
