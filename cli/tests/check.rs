@@ -73,7 +73,11 @@ fn a_right_one_is_said_to_be() {
             vec!["--app-id", "orders", "--resources-path", "dapr-components-etcd"],
             "ok: app orders, components: statestore\n",
         ),
-        (vec!["--app-id", "orders", "--resources-path", "dapr-components"], "ok: app orders, components: statestore\n"),
+        (vec!["-f", "locks-and-ids.yaml"], "ok: app orders, components: lockstore, sturdy-lockstore, sequences\n"),
+        (
+            vec!["--app-id", "orders", "--resources-path", "dapr-components"],
+            "ok: app orders, components: lockstore, statestore\n",
+        ),
         (vec!["--app-id", "other", "--resources-path", "dapr-components"], "ok: app other, components: none\n"),
         (vec!["--layotto-config", "layotto/config_redis.json"], "ok: app orders, components: state_demo\n"),
     ] {

@@ -154,7 +154,8 @@ impl Redis {
         command.query_async(&mut connection).await
     }
 
-    async fn connection(&self, database: u32) -> RedisResult<MultiplexedConnection> {
+    /// A connection to a database, for a test that runs many commands.
+    pub async fn connection(&self, database: u32) -> RedisResult<MultiplexedConnection> {
         let login = self.options.password.map_or_else(String::new, |password| format!(":{password}@"));
         let client = redis::Client::open(format!("redis://{login}127.0.0.1:{}/{database}", self.port))?;
         client.get_multiplexed_async_connection().await

@@ -1,4 +1,4 @@
-//! Apps with the unmodified SDKs of Dapr: `sdk/state.py` and `sdk/state.cjs`, on both stores.
+//! Apps with the unmodified SDKs of Dapr: `sdk/state.*` and `sdk/lock.*`, each in memory and on Redis.
 
 use integration_tests::redis::{Options, Redis};
 use integration_tests::{Config, Envoy, installed};
@@ -7,11 +7,11 @@ use std::process::{Command, Output};
 
 async fn run_on(store: &str, command: impl FnOnce(&Path) -> Command) -> (Output, Envoy) {
     let redis = Redis::start(Options::default()).await;
-    let config = Config::new("orders").component("memory", "state.in-memory", &[]).component(
-        "redis",
-        "state.redis",
-        &[("redisHost", &redis.address())],
-    );
+    let (address, mut config) = (redis.address(), Config::new("orders"));
+    for block in ["state", "lock"] {
+        config = config.component("memory", &format!("{block}.in-memory"), &[]);
+        config = config.component("redis", &format!("{block}.redis"), &[("redisHost", &address)]);
+    }
     let envoy = Envoy::start(config).await;
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("sdk");
     let mut command = command(&scripts);
@@ -34,64 +34,87 @@ fn expect_all_done(output: &Output, steps: &[&str]) {
     }
 }
 
-async fn python(store: &str) {
+async fn python(script: &str, store: &str, steps: &[&str]) {
     let (output, _envoy) = run_on(store, |scripts| {
         let mut command = Command::new(installed::python());
-        command.arg(scripts.join("state.py"));
+        command.arg(scripts.join(script));
         command
     })
     .await;
-    let steps = [
-        "save and get",
-        "bulk",
-        "etag conflict",
-        "first write",
-        "transaction",
-        "delete",
-        "error details",
-        "metadata",
-        "done",
-    ];
-    expect_all_done(&output, &steps);
+    expect_all_done(&output, steps);
 }
 
-async fn javascript(store: &str) {
+async fn javascript(script: &str, store: &str, steps: &[&str]) {
     let (output, _envoy) = run_on(store, |scripts| {
         let mut command = Command::new(installed::system("node"));
-        command.arg(scripts.join("state.cjs")).env("NODE_PATH", installed::node_modules());
+        command.arg(scripts.join(script)).env("NODE_PATH", installed::node_modules());
         command
     })
     .await;
-    let steps = [
-        "save and get",
-        "bulk",
-        "etag conflict",
-        "first write",
-        "transaction",
-        "delete",
-        "error text",
-        "metadata",
-        "done",
-    ];
-    expect_all_done(&output, &steps);
+    expect_all_done(&output, steps);
 }
+
+const PYTHON_STATE: &[&str] = &[
+    "save and get",
+    "bulk",
+    "etag conflict",
+    "first write",
+    "transaction",
+    "delete",
+    "error details",
+    "metadata",
+    "done",
+];
+const JAVASCRIPT_STATE: &[&str] = &[
+    "save and get",
+    "bulk",
+    "etag conflict",
+    "first write",
+    "transaction",
+    "delete",
+    "error text",
+    "metadata",
+    "done",
+];
+const PYTHON_LOCK: &[&str] = &["lock", "unlock", "scope", "expiry", "error details", "done"];
+const JAVASCRIPT_LOCK: &[&str] = &["lock", "unlock", "error text", "done"];
 
 #[tokio::test]
 async fn python_in_memory() {
-    python("memory").await;
+    python("state.py", "memory", PYTHON_STATE).await;
 }
 
 #[tokio::test]
 async fn python_on_redis() {
-    python("redis").await;
+    python("state.py", "redis", PYTHON_STATE).await;
 }
 
 #[tokio::test]
 async fn javascript_in_memory() {
-    javascript("memory").await;
+    javascript("state.cjs", "memory", JAVASCRIPT_STATE).await;
 }
 
 #[tokio::test]
 async fn javascript_on_redis() {
-    javascript("redis").await;
+    javascript("state.cjs", "redis", JAVASCRIPT_STATE).await;
+}
+
+#[tokio::test]
+async fn python_locks_in_memory() {
+    python("lock.py", "memory", PYTHON_LOCK).await;
+}
+
+#[tokio::test]
+async fn python_locks_on_redis() {
+    python("lock.py", "redis", PYTHON_LOCK).await;
+}
+
+#[tokio::test]
+async fn javascript_locks_in_memory() {
+    javascript("lock.cjs", "memory", JAVASCRIPT_LOCK).await;
+}
+
+#[tokio::test]
+async fn javascript_locks_on_redis() {
+    javascript("lock.cjs", "redis", JAVASCRIPT_LOCK).await;
 }

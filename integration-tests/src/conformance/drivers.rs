@@ -14,7 +14,7 @@ pub struct World {
     /// The component under test.
     pub component: &'static str,
     /// The Redis behind it, kept running.
-    pub redis: Option<Redis>,
+    pub redis: Vec<Redis>,
     /// The etcd behind it, kept running.
     pub etcd: Option<Etcd>,
 }
@@ -23,7 +23,7 @@ impl World {
     /// A component without a server.
     async fn alone(kind: &str, component: &'static str) -> Self {
         let config = Config::new("conformance").component(component, kind, &[]);
-        Self { envoy: Envoy::start(config).await, component, redis: None, etcd: None }
+        Self { envoy: Envoy::start(config).await, component, redis: Vec::new(), etcd: None }
     }
 
     /// A component in etcd, with a version of its configuration.
@@ -36,7 +36,7 @@ impl World {
             "metadata": {"endpoints": etcd.address()},
         });
         let envoy = Envoy::start(Config::new("conformance").component_document(document)).await;
-        Self { envoy, component, redis: None, etcd: Some(etcd) }
+        Self { envoy, component, redis: Vec::new(), etcd: Some(etcd) }
     }
 }
 
@@ -49,7 +49,7 @@ pub async fn in_memory() -> World {
 pub async fn redis() -> World {
     let redis = Redis::start(redis::Options::default()).await;
     let config = Config::new("conformance").component("statestore", "state.redis", &[("redisHost", &redis.address())]);
-    World { envoy: Envoy::start(config).await, component: "statestore", redis: Some(redis), etcd: None }
+    World { envoy: Envoy::start(config).await, component: "statestore", redis: vec![redis], etcd: None }
 }
 
 /// `state.etcd`, values as they are, in the newest etcd.
@@ -65,4 +65,27 @@ pub async fn etcd_v2() -> World {
 /// `state.etcd`, version v2, in etcd 3.4.
 pub async fn etcd_of_debian() -> World {
     World::in_etcd("state.etcd", "statestore", "v2", etcd::Version::Debian34).await
+}
+
+/// `lock.in-memory`
+pub async fn lock_in_memory() -> World {
+    World::alone("lock.in-memory", "lockstore").await
+}
+
+/// `lock.redis`
+pub async fn lock_redis() -> World {
+    let redis = Redis::start(redis::Options::default()).await;
+    let config = Config::new("conformance").component("lockstore", "lock.redis", &[("redisHost", &redis.address())]);
+    World { envoy: Envoy::start(config).await, component: "lockstore", redis: vec![redis], etcd: None }
+}
+
+/// `lock.redis.cluster` on three servers.
+pub async fn lock_redis_cluster() -> World {
+    let mut redis = Vec::new();
+    for _ in 0..3 {
+        redis.push(Redis::start(redis::Options::default()).await);
+    }
+    let hosts = redis.iter().map(Redis::address).collect::<Vec<_>>().join(",");
+    let config = Config::new("conformance").component("lockstore", "lock.redis.cluster", &[("redisHosts", &hosts)]);
+    World { envoy: Envoy::start(config).await, component: "lockstore", redis, etcd: None }
 }

@@ -4,6 +4,7 @@
 //! is started and configured stands in [`drivers`].
 
 pub mod drivers;
+pub mod lock;
 pub mod state;
 
 use crate::client::Dialect;
@@ -62,6 +63,7 @@ macro_rules! conformance {
             }
         )*
     };
+    (@suite lock $feature:ident $dialect:ident) => { $crate::lock_suite!($feature $dialect); };
     (@suite state $feature:ident $dialect:ident) => { $crate::state_suite!($feature $dialect); };
     (@cases $block:ident $feature:ident $dialect:ident: $($case:ident)*) => {
         mod $feature {

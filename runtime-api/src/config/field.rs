@@ -318,15 +318,15 @@ fn check_value(field: &Field, value: &Value, path: &Path, report: &mut Report) -
         Kind::Texts if value.as_array().is_some_and(|list| list.iter().all(Value::is_string)) => return None,
         _ => {}
     }
+    let object = || (matches!(kind, Kind::Numbers) && value.is_object()).then(|| value.to_string());
     let refuse = |report: &mut Report| {
-        let shown = match scalar(value) {
+        let shown = match scalar(value).or_else(object) {
             Some(_) if matches!(kind, Kind::Secret) => "another value".to_owned(),
             Some(text) => format!("{text:?}"),
             None => shape(value).to_owned(),
         };
         report.error(path.clone(), format!("{kind} is expected, not {shown}"));
     };
-    let object = || (matches!(kind, Kind::Numbers) && value.is_object()).then(|| value.to_string());
     let Some(text) = scalar(value).or_else(object) else {
         refuse(report);
         return None;
