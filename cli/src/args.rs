@@ -59,6 +59,9 @@ pub struct Source {
     /// The id of the app; with --resources-path, whose files don't say it
     #[arg(long, value_name = "ID", requires = "resources_path")]
     pub app_id: Option<String>,
+    /// A Dapr configuration (kind: Configuration), of which spec.secrets.scopes is taken; with --resources-path
+    #[arg(long, value_name = "FILE", requires = "resources_path")]
+    pub config: Option<PathBuf>,
     /// A Layotto configuration (JSON)
     #[arg(long, value_name = "FILE")]
     pub layotto_config: Option<PathBuf>,
@@ -151,6 +154,10 @@ pub struct Render {
     /// Where to write it instead of the standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Write the variables that Envoy needs in its environment, which hold the secrets, into a file that only you can
+    /// read; without it their names are printed to the standard error output
+    #[arg(long, value_name = "FILE")]
+    pub secrets_file: Option<PathBuf>,
     /// Where runtime.wasm and tunnel.wasm are on the machine that runs Envoy (see `extract`)
     #[arg(long, value_name = "DIR", default_value = "/etc/envoy")]
     pub modules: PathBuf,

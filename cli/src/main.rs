@@ -9,8 +9,9 @@ use clap::{CommandFactory, Parser};
 use envoy_runtime::args::{self, Cli, Command, Output, What};
 use envoy_runtime::render::Machine;
 use envoy_runtime::report::{self, Style};
-use envoy_runtime::source::{self, Checked};
+use envoy_runtime::source::{self, Checked, Place};
 use envoy_runtime::{Failure, filters, render, run};
+use runtime_api::config::secrets;
 
 /// The configuration is wrong, or what was asked for failed.
 const FAILED: u8 = 1;
@@ -45,12 +46,12 @@ fn fail(failure: &Failure, code: u8) -> ExitCode {
 }
 
 fn start(args: &args::Run) -> Result<ExitCode, Failure> {
-    let Some(checked) = usable(&args.source)? else { return Ok(ExitCode::from(FAILED)) };
+    let Some(checked) = usable(&args.source, Place::Here)? else { return Ok(ExitCode::from(FAILED)) };
     run::run(args, checked).map(ExitCode::from)
 }
 
 fn print_rendered(args: &args::Render) -> Result<ExitCode, Failure> {
-    let Some(checked) = usable(&args.source)? else { return Ok(ExitCode::from(FAILED)) };
+    let Some(checked) = usable(&args.source, Place::Elsewhere)? else { return Ok(ExitCode::from(FAILED)) };
     let text = match (args.what, &checked.config) {
         (What::Bootstrap, Some(config)) => {
             let machine = Machine { modules: &args.modules, authorities: Path::new(render::AUTHORITIES) };
@@ -58,6 +59,7 @@ fn print_rendered(args: &args::Render) -> Result<ExitCode, Failure> {
         }
         _ => format!("{:#}\n", checked.document),
     };
+    hand_over_secrets(args, &checked)?;
     match &args.output {
         Some(file) => fs::write(file, text).map_err(|error| Failure::file(file, &error))?,
         None => return print(text.as_bytes()),
@@ -65,9 +67,27 @@ fn print_rendered(args: &args::Render) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Writes the secrets apart from the configuration, or says what Envoy must be given.
+fn hand_over_secrets(args: &args::Render, checked: &Checked) -> Result<(), Failure> {
+    let mut needed = secrets::variables(&checked.document);
+    let mut instead = ", which hold its secrets";
+    if let Some(file) = &args.secrets_file {
+        render::write_private(file, &source::environment_file(&checked.secrets))?;
+        needed.retain(|name| !checked.secrets.iter().any(|written| written.name == *name));
+    } else if !checked.secrets.is_empty() {
+        instead = ", which hold its secrets; --secrets-file FILE writes them";
+    }
+    if !needed.is_empty() {
+        let names = needed.join(", ");
+        // Nobody is left to be told when the standard error output is closed.
+        let _ = writeln!(io::stderr(), "note: Envoy needs these variables in its environment{instead}: {names}");
+    }
+    Ok(())
+}
+
 /// The configuration, if it can be used; what is to be said about it goes to the standard error output.
-fn usable(source: &args::Source) -> Result<Option<Checked>, Failure> {
-    let checked = source::read(source)?;
+fn usable(source: &args::Source, place: Place) -> Result<Option<Checked>, Failure> {
+    let checked = source::read(source, place)?;
     let mut errors = io::stderr();
     report::write(&checked.findings, Style::of(&errors), &mut errors)
         .map_err(|error| Failure::file(Path::new("standard error output"), &error))?;
@@ -75,7 +95,7 @@ fn usable(source: &args::Source) -> Result<Option<Checked>, Failure> {
 }
 
 fn check(args: &args::Check) -> ExitCode {
-    let checked = match source::read(&args.source) {
+    let checked = match source::read(&args.source, Place::Elsewhere) {
         Ok(checked) => checked,
         Err(failure) => return fail(&failure, UNUSABLE),
     };

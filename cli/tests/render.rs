@@ -60,7 +60,7 @@ fn the_filter_gets_the_document_with_what_flags_and_environment_say() {
         serde_json::json!({"appId": "orders", "components": [{"name": "statestore", "type": "state.in-memory"}]});
     assert_eq!(filter("", &[]), plain);
     let document = filter("s3cret", &["--dapr-grpc-port", "4000", "--layotto-port", "off"]);
-    assert_eq!(document["apiToken"], "s3cret");
+    assert_eq!(document["apiToken"], serde_json::json!({"env": "RUNTIME_SECRET_APITOKEN"}));
     assert_eq!(document["listeners"], serde_json::json!({"daprGrpc": "127.0.0.1:4000", "layottoGrpc": "off"}));
 }
 
@@ -94,7 +94,8 @@ scopes: [orders, billing]
         let output = command.env("A_REDIS", "redis:6379").env("DAPR_API_TOKEN", "").output().unwrap();
         serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
     };
-    let metadata = serde_json::json!({"redisHost": "redis:6379", "redisDB": 3, "redisPassword": "007"});
+    let password = serde_json::json!({"env": "RUNTIME_SECRET_STATE_STATESTORE_REDISPASSWORD"});
+    let metadata = serde_json::json!({"redisHost": "redis:6379", "redisDB": 3, "redisPassword": password});
     assert_eq!(
         filter(&["--app-id", "orders", "--resources-path", "."]),
         serde_json::json!({"appId": "orders", "components": [

@@ -3,11 +3,14 @@
 
 mod template;
 
+use std::fs;
+use std::io::Write;
 use std::net::IpAddr;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use runtime_api::component::{Protocol, Tls, Upstream};
-use runtime_api::config::{Component, Config, Listen};
+use runtime_api::config::{Component, Config, Listen, secrets};
 use serde_json::{Value, json};
 
 use crate::{Failure, filters};
@@ -17,6 +20,7 @@ const BOOTSTRAP: &str = include_str!("templates/bootstrap.yaml");
 const ADMIN: &str = include_str!("templates/admin.yaml");
 const LISTENER: &str = include_str!("templates/listener.yaml");
 const FILTERS: &str = include_str!("templates/filters.yaml");
+const ENVIRONMENT: &str = include_str!("templates/environment.yaml");
 const CLUSTER: &str = include_str!("templates/cluster.yaml");
 const BUS: &str = include_str!("templates/bus.yaml");
 const BUS_CLUSTER: &str = include_str!("templates/bus_cluster.yaml");
@@ -61,6 +65,16 @@ pub fn bootstrap(config: &Config, document: &Value, machine: Machine<'_>) -> Res
     )
 }
 
+/// Writes a file that only its owner can read, before anything is in it.
+pub fn write_private(path: &Path, text: &str) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::file(path, &error);
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(failed)?;
+    // One that was there keeps its mode when it is opened.
+    file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    file.write_all(text.as_bytes()).map_err(failed)
+}
+
 /// The listeners that serve an API, by the name that they have in Envoy.
 pub fn api_listeners(config: &Config) -> [(&'static str, &Listen); 3] {
     let listeners = &config.listeners;
@@ -74,7 +88,11 @@ pub fn api_listeners(config: &Config) -> [(&'static str, &Listen); 3] {
 fn listeners(config: &Config, document: &Value, machine: Machine<'_>) -> Result<String, Failure> {
     let mut filters = fill(
         FILTERS,
-        &[("module", module(machine, filters::RUNTIME)), ("configuration", Part::Block(template::json(document)))],
+        &[
+            ("module", module(machine, filters::RUNTIME)),
+            ("environment", Part::Block(environment(document)?)),
+            ("configuration", Part::Block(template::json(document))),
+        ],
     )?;
     let buffer = LEAST_BUFFER.max(config.limits.max_request_bytes.saturating_add(BESIDES_MESSAGE));
     let mut text = String::new();
@@ -97,6 +115,16 @@ fn listeners(config: &Config, document: &Value, machine: Machine<'_>) -> Result<
     }
     text += &fill(BUS, &[("module", module(machine, filters::TUNNEL))])?;
     Ok(format!("listeners:\n{text}"))
+}
+
+/// The variables of Envoy's environment that the filter may see.
+fn environment(document: &Value) -> Result<String, Failure> {
+    let variables = secrets::variables(document);
+    if variables.is_empty() {
+        Ok(String::new())
+    } else {
+        fill(ENVIRONMENT, &[("variables", Part::Value(json!(variables)))])
+    }
 }
 
 fn clusters(config: &Config, machine: Machine<'_>) -> Result<String, Failure> {

@@ -6,25 +6,23 @@ use std::sync::mpsc::Sender;
 use std::thread;
 
 use runtime_api::config::Config;
-use serde_json::Value;
 
 use super::group::Group;
 use super::keeper::Keeper;
 use super::{Event, places};
-use crate::{Failure, args, source};
+use crate::{Failure, args};
 
 /// Starts the app; its end becomes an event.
 pub(super) fn start(
     args: &args::Run,
     config: &Config,
-    document: &Value,
     events: &Sender<Event>,
     keeper: &mut Keeper,
 ) -> Result<Group, Failure> {
     let Some((program, arguments)) = args.app.split_first() else { return Err(Failure::new("no app is given")) };
     let mut command = Command::new(program);
     command.args(arguments);
-    for (name, value) in environment(args, config, document) {
+    for (name, value) in environment(args, config) {
         match value {
             Some(value) => command.env(name, value),
             // What is inherited would lead to some other runtime.
@@ -49,7 +47,7 @@ pub(super) fn start(
 }
 
 /// The variables of the app; `None`: must not be set.
-fn environment(args: &args::Run, config: &Config, document: &Value) -> Vec<(&'static str, Option<String>)> {
+fn environment(args: &args::Run, config: &Config) -> Vec<(&'static str, Option<String>)> {
     let listeners = &config.listeners;
     let text = |port: Option<u16>| port.map(|port| port.to_string());
     let mut variables = vec![
@@ -63,10 +61,8 @@ fn environment(args: &args::Run, config: &Config, document: &Value) -> Vec<(&'st
     if let Some(port) = args.app_port {
         variables.push(("APP_PORT", Some(port.to_string())));
     }
-    let token =
-        source::field(document, "apiToken").map(|token| token.as_str().map_or(token.to_string(), str::to_owned));
-    if let Some(token) = token.filter(|_| config.api_token.is_some()) {
-        variables.push(("DAPR_API_TOKEN", Some(token)));
+    if let Some(token) = &config.api_token {
+        variables.push(("DAPR_API_TOKEN", Some(token.reveal().to_owned())));
     }
     variables
 }

@@ -15,6 +15,7 @@ use super::Event;
 use super::group::Group;
 use super::keeper::Keeper;
 use crate::args::{LogLevel, Run};
+use crate::source::Variable;
 use crate::{Failure, render};
 
 /// The version that `make tools` fetches.
@@ -78,6 +79,7 @@ impl Envoy {
     pub(super) fn start(
         program: &Path,
         bootstrap: &Path,
+        secrets: &[Variable],
         args: &Run,
         events: &Sender<Event>,
         keeper: &mut Keeper,
@@ -94,8 +96,15 @@ impl Envoy {
         command.args(["--log-level", level, "--component-log-level", filters]);
         // There is no second Envoy that would take over; several may run beside each other.
         command.arg("--disable-hot-restart");
+        command.envs(secrets.iter().map(|secret| (&secret.name, &secret.value)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let (group, mut child) = Group::start(&mut command).map_err(|error| Failure::file(program, &error))?;
+        let (group, mut child) = Group::start(&mut command).map_err(|error| match error.kind() {
+            io::ErrorKind::ArgumentListTooLong => Failure::new(
+                "Envoy can't be started: its environment, which hands over the secrets, is larger than the system \
+                 allows (2 MB as a rule). Choose a part of them with a prefix, or keep them in Vault",
+            ),
+            _ => Failure::file(program, &error),
+        })?;
         keeper.watch(group).inspect_err(|_| group.kill())?;
         let (ended, log) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let envoy = Self { group, ended: Arc::clone(&ended), log: Arc::clone(&log) };

@@ -47,7 +47,7 @@ enum Event {
 /// Runs Envoy, and the app if there is one, until either ends or a signal asks for the end. Returns the exit code:
 /// the app's, or that of a failure.
 pub fn run(args: &args::Run, checked: Checked) -> Result<u8, Failure> {
-    let Checked { document, config, admin_given, .. } = checked;
+    let Checked { document, secrets, config, admin_given, .. } = checked;
     let Some(mut config) = config else { return Err(Failure::new("the configuration has errors")) };
     let program = envoy::find(args.envoy.as_deref())?;
     places::settle(&mut config, admin_given)?;
@@ -65,9 +65,9 @@ pub fn run(args: &args::Run, checked: Checked) -> Result<u8, Failure> {
     let text = render::bootstrap(&config, &document, machine)?;
     fs::write(&bootstrap, text).map_err(|error| Failure::file(&bootstrap, &error))?;
     let mut keeper = keeper::Keeper::start(folder.path())?;
-    let envoy = Envoy::start(&program, &bootstrap, args, &events, &mut keeper)?;
+    let envoy = Envoy::start(&program, &bootstrap, &secrets, args, &events, &mut keeper)?;
     let mut session = Session { config: &config, happened, envoy, app: None };
-    let code = session.serve(args, &document, &events, &mut keeper);
+    let code = session.serve(args, &events, &mut keeper);
     session.end_envoy();
     places::remove_sockets(&config);
     keeper.dismiss();
@@ -106,20 +106,14 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    fn serve(
-        &mut self,
-        args: &args::Run,
-        document: &serde_json::Value,
-        events: &Sender<Event>,
-        keeper: &mut keeper::Keeper,
-    ) -> Result<u8, Failure> {
+    fn serve(&mut self, args: &args::Run, events: &Sender<Event>, keeper: &mut keeper::Keeper) -> Result<u8, Failure> {
         if !self.wait_until_ready()? {
             return Ok(0);
         }
         // A reader of the output that went away is no reason to stop serving.
         let _ = io::stdout().write_all(places::table(self.config).as_bytes()).and_then(|()| io::stdout().flush());
         if !args.app.is_empty() {
-            self.app = Some(app::start(args, self.config, document, events, keeper)?);
+            self.app = Some(app::start(args, self.config, events, keeper)?);
         }
         match self.happened.recv() {
             Ok(Event::App(status)) => {

@@ -1,13 +1,15 @@
 //! Dapr's component files: a folder of YAML or JSON with documents of the kind `Component`.
 
 use std::path::{Path as FilePath, PathBuf};
+use std::rc::Rc;
 
 use runtime_api::config::{self, Field, Kind, Path, Report};
 use serde_json::{Map, Value, json};
 
 use super::origins::Children;
+use super::secrets::Reference;
 use super::yaml::{self, Node};
-use super::{Draft, Spot};
+use super::{Draft, File, Spot};
 use crate::Failure;
 use crate::report::Finding;
 
@@ -46,6 +48,12 @@ const ITEM: &[Field] = &[
     Field::optional("secretKeyRef", Kind::Metadata, "the secret that holds its value"),
 ];
 
+/// Stands for a secret until all stores are known.
+const PENDING: &str = "pending";
+
+/// What a document of the kind Configuration may hold that has an effect; all else in its `spec` is for daprd.
+const CONFIGURATION: &str = "Configuration";
+
 const API_VERSION: &str = "dapr.io/v1alpha1";
 
 /// Reads all components of the folders. `variable` looks up environment variables.
@@ -83,6 +91,42 @@ fn folder(dir: &FilePath) -> Spot {
 }
 
 impl Draft {
+    /// A file with documents of the kind Configuration, as Dapr's `--config` names it.
+    pub(super) fn configurations(&mut self, file: &Rc<File>) {
+        for document in yaml::parse(file, &mut self.findings) {
+            match document.get("kind").and_then(Node::text) {
+                Some(CONFIGURATION) => self.configuration(&document),
+                kind => {
+                    let text =
+                        format!("{CONFIGURATION} is expected, not {}", kind.unwrap_or("a document without a kind"));
+                    self.findings.push(Finding::error(document.spot.clone(), "kind", text));
+                }
+            }
+        }
+    }
+
+    /// What the app may read of secret stores; the rest of the document is named and passed over.
+    fn configuration(&mut self, document: &Node) {
+        for (name, node) in document.get("spec").map(Node::fields).unwrap_or_default() {
+            if !name.eq_ignore_ascii_case("secrets") {
+                let text = "has no effect: it is for daprd";
+                self.findings.push(Finding::warning(node.spot.clone(), &format!("spec.{name}"), text));
+            }
+        }
+        let Some(node) = document.get("spec").and_then(|spec| spec.get("secrets")) else { return };
+        if self.document.get("secrets").is_some() {
+            let text = "given twice; one Configuration with spec.secrets is expected";
+            self.findings.push(Finding::error(node.spot.clone(), "spec.secrets", text));
+            return;
+        }
+        self.set(&["secrets"], node.value(), node.spot.clone());
+        let (path, own) = (Path::default().field("secrets"), Path::default().field("spec").field("secrets"));
+        node.walk(&Path::default(), &mut |below, node| {
+            let join = |start: &Path| Path(start.0.iter().chain(&below.0).cloned().collect());
+            self.origins.add(join(&path), node.spot.clone(), join(&own).to_string(), Children::Fields);
+        });
+    }
+
     /// The component in a document of a file; none if the document is of another kind or empty.
     fn component(
         &mut self,
@@ -94,10 +138,16 @@ impl Draft {
             return None;
         }
         let kind = document.get("kind");
+        if kind.and_then(Node::text) == Some(CONFIGURATION) {
+            self.configuration(document);
+            return None;
+        }
         if kind.and_then(Node::text) != Some("Component") {
             let text = match kind.and_then(Node::text) {
-                Some(kind) => format!("skipped: the kind {kind} is not served yet, only Component is"),
-                None => "skipped: only documents with `kind: Component` are read".to_owned(),
+                Some(kind) => {
+                    format!("skipped: the kind {kind} is not served yet, only Component and Configuration are")
+                }
+                None => "skipped: only documents with `kind: Component` or `kind: Configuration` are read".to_owned(),
             };
             let spot = kind.unwrap_or(document).spot.clone();
             self.findings.push(Finding::warning(spot, "kind", text));
@@ -138,6 +188,7 @@ impl Draft {
         let list = spec.and_then(|spec| spec.get("metadata"));
         let spot = list.or(spec).unwrap_or(document).spot.clone();
         self.origins.add(path.clone(), spot, "spec.metadata".to_owned(), Children::NamedItems);
+        let store = document.get("auth").and_then(|auth| auth.get("secretStore")).and_then(Node::text);
         let mut metadata: Map<String, Value> = Map::new();
         for (index, item) in list.map(Node::items).unwrap_or_default().iter().enumerate() {
             let Some(name) = item.get("name").and_then(Node::text).filter(|name| !name.is_empty()) else {
@@ -154,7 +205,7 @@ impl Draft {
                 self.findings.push(Finding::error(item.spot.clone(), &field, "given twice"));
                 continue;
             }
-            if let Some((value, spot)) = self.item(name, item, variable) {
+            if let Some((value, spot)) = self.item(name, item, (path, store), variable) {
                 let own_name = format!("spec.metadata[{name}].value");
                 self.origins.add(path.field(name), spot, own_name, Children::Fields);
                 metadata.insert(name.to_owned(), value);
@@ -166,13 +217,31 @@ impl Draft {
     }
 
     /// The value of an item; none if it can't be had, which is reported.
-    fn item(&mut self, name: &str, item: &Node, variable: &impl Fn(&str) -> Option<String>) -> Option<(Value, Spot)> {
+    fn item(
+        &mut self,
+        name: &str,
+        item: &Node,
+        (path, store): (&Path, Option<&str>),
+        variable: &impl Fn(&str) -> Option<String>,
+    ) -> Option<(Value, Spot)> {
         let field = |part: &str| format!("spec.metadata[{name}].{part}");
         if let Some(secret) = item.get("secretKeyRef") {
-            let text = "secrets are not supported yet; put the value into an environment variable and write \
-                        `envRef: NAME_OF_THE_VARIABLE` instead";
-            self.findings.push(Finding::error(secret.spot.clone(), &field("secretKeyRef"), text));
-            return None;
+            let text = |name: &str| secret.get(name).and_then(Node::text).filter(|text| !text.is_empty());
+            let Some(secret_name) = text("name") else {
+                let text = "missing; the name of the secret is expected";
+                self.findings.push(Finding::error(secret.spot.clone(), &field("secretKeyRef.name"), text));
+                return None;
+            };
+            self.references.push(Reference {
+                path: path.field(name),
+                spot: secret.spot.clone(),
+                own_name: field("secretKeyRef"),
+                store: store.map(str::to_owned),
+                says_store: "auth.secretStore",
+                name: secret_name.to_owned(),
+                key: text("key").unwrap_or(secret_name).to_owned(),
+            });
+            return Some((json!(PENDING), secret.spot.clone()));
         }
         if let Some(reference) = item.get("envRef") {
             let key = reference.text().unwrap_or_default();

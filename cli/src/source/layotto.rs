@@ -1,15 +1,34 @@
-//! Layotto's configuration: a MOSN file with a `grpc_config` in one of its filters. The state section is served.
+//! Layotto's configuration: a MOSN file with a `grpc_config` in one of its filters. The sections of [`SECTIONS`] are
+//! served.
 
 use std::rc::Rc;
 
-use runtime_api::component::DRIVERS;
+use runtime_api::component::{Block, DRIVERS};
 use runtime_api::config::{Path, suggest};
 use serde_json::{Map, Value, json};
 
 use super::origins::Children;
+use super::secrets::Reference;
 use super::yaml::{self, Node};
 use super::{Draft, File, Spot};
 use crate::report::Finding;
+
+/// The sections of components, and which building block each is. Types in a section have no block before them.
+const SECTIONS: &[Section] = &[
+    Section { name: "state", block: Block::State, meaning: "state store" },
+    Section { name: "secret_store", block: Block::Secrets, meaning: "secret store" },
+];
+
+/// A section of components.
+struct Section {
+    name: &'static str,
+    block: Block,
+    /// What one of its components is called in a message.
+    meaning: &'static str,
+}
+
+/// Stands for a secret until all stores are known.
+const PENDING: &str = "pending";
 
 /// The filter of the file that serves the API, and the listener that it is in.
 struct Grpc<'a> {
@@ -44,7 +63,7 @@ pub(super) fn read(file: &Rc<File>) -> Draft {
     }
     draft.app_id(&grpc);
     draft.listener(&grpc);
-    draft.states(&grpc);
+    draft.sections(&grpc);
     draft.name_the_rest(root, &grpc);
     draft
 }
@@ -104,61 +123,104 @@ impl Draft {
         self.origins.add(path, address.spot.clone(), own.to_string(), Children::Fields);
     }
 
-    /// The stores, as components.
-    fn states(&mut self, grpc: &Grpc<'_>) {
-        let state = grpc.config.get("state");
+    /// The components of all sections.
+    fn sections(&mut self, grpc: &Grpc<'_>) {
         let mut components = Vec::new();
-        for (name, store) in state.map(Node::fields).unwrap_or_default() {
-            let path = Path::default().field("components").index(components.len());
-            let own = grpc.path.field("state").field(name);
-            self.origins.add(path.clone(), store.spot.clone(), own.to_string(), Children::Fields);
-            self.origins.add(path.field("name"), store.spot.clone(), own.to_string(), Children::Fields);
-            let mut component = Map::from_iter([("name".to_owned(), json!(name))]);
-            for (field, node) in store.fields() {
-                let own = own.field(field);
-                match field.to_ascii_lowercase().as_str() {
-                    "type" => {
-                        self.origins.add(path.field("type"), node.spot.clone(), own.to_string(), Children::Fields);
-                        component.insert("type".to_owned(), self.driver(node, &path.field("type"), &own));
-                    }
-                    "metadata" => {
-                        node.walk(&Path::default(), &mut |below, node| {
-                            let join = |start: &Path| Path(start.0.iter().chain(&below.0).cloned().collect());
-                            let at = join(&path.field("metadata"));
-                            self.origins.add(at, node.spot.clone(), join(&own).to_string(), Children::Fields);
-                        });
-                        component.insert("metadata".to_owned(), node.value());
-                    }
-                    "secret_ref" => {
-                        let text = "secrets are not supported yet; write the value into metadata";
-                        self.findings.push(Finding::error(node.spot.clone(), &own.to_string(), text));
-                    }
-                    _ => self.warn(node, &own, "not served yet"),
-                }
+        for section in SECTIONS {
+            for (name, store) in grpc.config.get(section.name).map(Node::fields).unwrap_or_default() {
+                let path = Path::default().field("components").index(components.len());
+                let own = grpc.path.field(section.name).field(name);
+                components.push(self.section_component(section, name, store, &path, &own));
             }
-            components.push(Value::Object(component));
         }
         if let Some(document) = self.document.as_object_mut() {
             document.insert("components".to_owned(), Value::Array(components));
         }
     }
 
-    /// The driver for a type of Layotto's, which has no `state.` before it.
-    fn driver(&mut self, node: &Node, path: &Path, own: &Path) -> Value {
+    /// One component: `own` is its path in the file.
+    fn section_component(&mut self, section: &Section, name: &str, store: &Node, path: &Path, own: &Path) -> Value {
+        self.origins.add(path.clone(), store.spot.clone(), own.to_string(), Children::Fields);
+        self.origins.add(path.field("name"), store.spot.clone(), own.to_string(), Children::Fields);
+        let mut component = Map::from_iter([("name".to_owned(), json!(name))]);
+        let mut references = None;
+        for (field, node) in store.fields() {
+            let own = own.field(field);
+            match field.to_ascii_lowercase().as_str() {
+                "type" => {
+                    self.origins.add(path.field("type"), node.spot.clone(), own.to_string(), Children::Fields);
+                    component.insert("type".to_owned(), self.driver(section, node, &path.field("type"), &own));
+                }
+                "metadata" => {
+                    node.walk(&Path::default(), &mut |below, node| {
+                        let join = |start: &Path| Path(start.0.iter().chain(&below.0).cloned().collect());
+                        let at = join(&path.field("metadata"));
+                        self.origins.add(at, node.spot.clone(), join(&own).to_string(), Children::Fields);
+                    });
+                    component.insert("metadata".to_owned(), node.value());
+                }
+                "secret_ref" => references = Some((node, own)),
+                _ => self.warn(node, &own, "not served yet"),
+            }
+        }
+        if let Some((node, own)) = references {
+            let metadata = component.entry("metadata").or_insert_with(|| json!({}));
+            self.secret_ref(node, path, &own, metadata);
+        }
+        Value::Object(component)
+    }
+
+    /// Secrets that become metadata fields of a component.
+    fn secret_ref(&mut self, list: &Node, path: &Path, own: &Path, metadata: &mut Value) {
+        for (index, item) in list.items().iter().enumerate() {
+            let own = own.index(index);
+            let text = |name: &str| item.get(name).and_then(Node::text).filter(|text| !text.is_empty());
+            let (Some(store), Some(key)) = (text("store_name"), text("key")) else {
+                let text = "store_name and key are expected: which store has which secret";
+                self.findings.push(Finding::error(item.spot.clone(), &own.to_string(), text));
+                continue;
+            };
+            // As in Layotto: the value goes by the name of the secret unless another is given.
+            let value = text("sub_key").unwrap_or(key);
+            let field = text("inject_as").unwrap_or(value);
+            let path = path.field("metadata").field(field);
+            self.origins.add(path.clone(), item.spot.clone(), own.to_string(), Children::Fields);
+            if let Some(metadata) = metadata.as_object_mut() {
+                metadata.retain(|name, _| !name.eq_ignore_ascii_case(field));
+                metadata.insert(field.to_owned(), json!(PENDING));
+            }
+            self.references.push(Reference {
+                path,
+                spot: item.spot.clone(),
+                own_name: own.to_string(),
+                store: Some(store.to_owned()),
+                says_store: "store_name",
+                name: key.to_owned(),
+                key: value.to_owned(),
+            });
+        }
+    }
+
+    /// The driver for a type of Layotto's, which has no building block before it.
+    fn driver(&mut self, section: &Section, node: &Node, path: &Path, own: &Path) -> Value {
         let Some(kind) = node.text() else { return node.value() };
-        let known: Vec<&str> = DRIVERS.iter().filter_map(|driver| driver.kind.strip_prefix("state.")).collect();
+        let Section { block, meaning, .. } = section;
+        let prefix = format!("{}.", block.name());
+        let drivers = DRIVERS.iter().filter(|driver| driver.block == *block);
+        let known: Vec<&str> = drivers.filter_map(|driver| driver.kind.strip_prefix(&prefix)).collect();
         if !known.iter().any(|known| known.eq_ignore_ascii_case(kind)) {
-            let text = format!("unknown type of a state store {kind:?}; {}", suggest(kind, &known));
+            let text = format!("unknown type of a {meaning} {kind:?}; {}", suggest(kind, &known));
             self.findings.push(Finding::error(node.spot.clone(), &own.to_string(), text));
             self.refused.push(path.clone());
         }
-        json!(format!("state.{kind}"))
+        json!(format!("{prefix}{kind}"))
     }
 
     /// Names the parts of the file that nothing is made of.
     fn name_the_rest(&mut self, root: &Node, grpc: &Grpc<'_>) {
         for (name, node) in grpc.config.fields() {
-            if !["app", "state"].iter().any(|served| name.eq_ignore_ascii_case(served)) {
+            let mut served = SECTIONS.iter().map(|section| section.name).chain(["app"]);
+            if !served.any(|served| name.eq_ignore_ascii_case(served)) {
                 self.warn(node, &grpc.path.field(name), "not served yet");
             }
         }

@@ -4,6 +4,7 @@
 mod dapr;
 mod layotto;
 mod origins;
+mod secrets;
 mod spot;
 mod yaml;
 
@@ -20,13 +21,16 @@ use crate::Failure;
 use crate::args::{Port, Source};
 use crate::report::Finding;
 use origins::{Children, Origins};
+pub use secrets::{Variable, environment_file};
 pub use spot::{File, Spot};
 
 /// A configuration as it was read and checked.
 #[derive(Debug)]
 pub struct Checked {
-    /// The one document; what the filter takes.
+    /// The one document; what the filter takes. No secret is in it: see [`Checked::secrets`].
     pub document: Value,
+    /// What the environment of Envoy is to have besides what the user himself refers to.
+    pub secrets: Vec<Variable>,
     /// What it says; `None` if there are errors.
     pub config: Option<Config>,
     /// All that is to be said about it, from the top of each file to its end.
@@ -43,14 +47,28 @@ struct Draft {
     findings: Vec<Finding>,
     /// Values that are there and were refused already, so that they are not in the document.
     refused: Vec<Path>,
+    /// Values that are secrets of a store.
+    references: Vec<secrets::Reference>,
+}
+
+/// Where the Envoy will run that gets the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Here: the variables of the environment that are referred to must be set.
+    Here,
+    /// Elsewhere, with an environment of its own.
+    Elsewhere,
 }
 
 /// Reads and checks what the user named. An error here means that a file could not be read at all.
-pub fn read(source: &Source) -> Result<Checked, Failure> {
+pub fn read(source: &Source, place: Place) -> Result<Checked, Failure> {
+    let environment = secrets::variables();
     let mut draft = Draft::read(source)?;
     draft.add_listeners(source);
     draft.add_token(std::env::var_os("DAPR_API_TOKEN").as_deref());
-    Ok(draft.check())
+    draft.read_stores(&environment);
+    draft.follow_references();
+    Ok(draft.check(&environment, place))
 }
 
 impl Draft {
@@ -62,7 +80,11 @@ impl Draft {
             return Ok(layotto::read(&open(file)?));
         }
         let app_id = source.app_id.as_deref().unwrap_or_default();
-        dapr::read(app_id, &source.resources_path, |variable| std::env::var(variable).ok())
+        let mut draft = dapr::read(app_id, &source.resources_path, |variable| std::env::var(variable).ok())?;
+        if let Some(file) = &source.config {
+            draft.configurations(&open(file)?);
+        }
+        Ok(draft)
     }
 
     /// A document with nothing in it, for files that are not documents themselves.
@@ -72,6 +94,7 @@ impl Draft {
             origins: Origins::new(spot, Children::Fields),
             findings: Vec::new(),
             refused: Vec::new(),
+            references: Vec::new(),
         }
     }
 
@@ -153,10 +176,10 @@ impl Draft {
         self.origins.add(path.clone(), spot, path.to_string(), Children::Fields);
     }
 
-    fn check(mut self) -> Checked {
+    fn check(mut self, environment: &secrets::Variables, place: Place) -> Checked {
         // After an error in the syntax half of the document is missing: what is missing is no news then.
         let half = self.document.is_null() && !self.findings.is_empty();
-        let (mut config, mut report) = if half { (None, Report::default()) } else { Config::check(&self.document) };
+        let (mut config, mut report) = if half { (None, Report::default()) } else { self.load(environment, place) };
         if let Some(config) = &mut config {
             check_hosts(&mut config.listeners, &mut report);
         }
@@ -164,6 +187,8 @@ impl Draft {
             let (spot, field) = self.origins.locate(&problem.path);
             self.findings.push(Finding { spot, field, text: problem.text, severity: problem.severity });
         }
+        let admin_given = field(&self.document, "listeners").and_then(|all| field(all, "admin")).is_some();
+        let secrets = self.conceal();
         let mut files: Vec<String> = Vec::new();
         for finding in &self.findings {
             if !files.iter().any(|file| file == finding.spot.file()) {
@@ -174,8 +199,15 @@ impl Draft {
             .sort_by_key(|finding| (files.iter().position(|file| file == finding.spot.file()), finding.spot.order()));
         self.findings.dedup_by_key(|finding| finding.to_string());
         let refused = self.findings.iter().any(|finding| finding.severity == Severity::Error);
-        let admin_given = field(&self.document, "listeners").and_then(|all| field(all, "admin")).is_some();
-        Checked { document: self.document, config: config.filter(|_| !refused), findings: self.findings, admin_given }
+        let config = config.filter(|_| !refused);
+        Checked { document: self.document, secrets, config, findings: self.findings, admin_given }
+    }
+
+    fn load(&self, environment: &secrets::Variables, place: Place) -> (Option<Config>, Report) {
+        match place {
+            Place::Here => Config::load(&self.document, &|variable| environment.get(variable).cloned()),
+            Place::Elsewhere => Config::check(&self.document),
+        }
     }
 }
 

@@ -19,7 +19,7 @@ pub const DRIVER: Driver = Driver {
     fields: FIELDS,
     check: super::check_secrets,
     upstreams: |_| Vec::new(),
-    build: Build::Secrets(|environment| Rc::new(LocalEnv::new(&environment.component.settings))),
+    build: Build::Secrets(|environment| Rc::new(LocalEnv(Fixed(secrets(&environment.component.settings))))),
 };
 
 /// The metadata field with the beginning of the variables' names.
@@ -40,17 +40,16 @@ pub fn is_visible(variable: &str) -> bool {
 #[derive(Debug)]
 pub struct LocalEnv(Fixed);
 
-impl LocalEnv {
-    fn new(settings: &Settings) -> Self {
-        let text = settings.text(SECRETS).unwrap_or_default();
-        let variables: BTreeMap<String, serde_json::Value> = serde_json::from_str(text).unwrap_or_default();
-        let prefix = settings.text(PREFIX).unwrap_or_default();
-        let secrets = variables.iter().filter(|(name, _)| is_visible(name)).filter_map(|(name, value)| {
-            let name = name.strip_prefix(prefix).filter(|name| !name.is_empty())?;
-            Some((name.to_owned(), Secret::single(name, value.as_str()?)))
-        });
-        Self(Fixed(secrets.collect()))
-    }
+/// What a component with these settings has.
+pub fn secrets(settings: &Settings) -> BTreeMap<String, Secret> {
+    let text = settings.text(SECRETS).unwrap_or_default();
+    let variables: BTreeMap<String, serde_json::Value> = serde_json::from_str(text).unwrap_or_default();
+    let prefix = settings.text(PREFIX).unwrap_or_default();
+    let secrets = variables.iter().filter(|(name, _)| is_visible(name)).filter_map(|(name, value)| {
+        let name = name.strip_prefix(prefix).filter(|name| !name.is_empty())?;
+        Some((name.to_owned(), Secret::single(name, value.as_str()?)))
+    });
+    secrets.collect()
 }
 
 #[async_trait(?Send)]

@@ -56,7 +56,8 @@ fn check(settings: &Settings, path: &Path, report: &mut Report) {
 #[derive(Debug)]
 pub struct LocalFile(Fixed);
 
-fn secrets(settings: &Settings) -> BTreeMap<String, Secret> {
+/// What a component with these settings has.
+pub fn secrets(settings: &Settings) -> BTreeMap<String, Secret> {
     let root: Value = settings.text(SECRETS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     flatten(&root, settings).unwrap_or_default()
 }
