@@ -149,5 +149,7 @@ calls! {
     save_state(SaveStateRequest) -> ();
     delete_state(DeleteStateRequest) -> ();
     delete_bulk_state(DeleteBulkStateRequest) -> ();
+    get_secret(GetSecretRequest) -> dapr::GetSecretResponse;
+    get_bulk_secret(GetBulkSecretRequest) -> dapr::GetBulkSecretResponse;
     execute_state_transaction(ExecuteStateTransactionRequest) -> ();
 }

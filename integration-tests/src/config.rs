@@ -13,12 +13,20 @@ pub struct Config {
     pub(crate) document: Value,
     pub(crate) concurrency: u32,
     pub(crate) bootstrap_change: Option<BootstrapChange>,
+    pub(crate) environment: Vec<(String, String)>,
+    pub(crate) log_level: &'static str,
 }
 
 impl Config {
     /// A runtime for the app `app_id`, without components, on one worker. Listeners that the test does not set get free ports.
     pub fn new(app_id: &str) -> Self {
-        Self { document: json!({"appId": app_id, "components": []}), concurrency: 1, bootstrap_change: None }
+        Self {
+            document: json!({"appId": app_id, "components": []}),
+            concurrency: 1,
+            bootstrap_change: None,
+            environment: Vec::new(),
+            log_level: "info",
+        }
     }
 
     /// Sets a field of the document, such as `apiToken`.
@@ -49,6 +57,18 @@ impl Config {
     /// The number of Envoy's worker threads.
     pub fn concurrency(mut self, workers: u32) -> Self {
         self.concurrency = workers;
+        self
+    }
+
+    /// A variable of the environment in which the configuration is rendered.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// How much Envoy logs.
+    pub fn log_level(mut self, level: &'static str) -> Self {
+        self.log_level = level;
         self
     }
 

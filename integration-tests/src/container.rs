@@ -22,13 +22,15 @@ pub struct Container {
 
 impl Container {
     /// Starts a program in a container of its own.
-    pub async fn start(program: &Program) -> Self {
+    pub async fn start(program: &Program, environment: &[(String, String)]) -> Self {
         let shared = std::env::temp_dir().display().to_string();
         let owner = format!("{}:{}", rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         let command = std::iter::once(program.binary.display().to_string()).chain(program.arguments.iter().cloned());
-        let container = image_of(&program.binary)
-            .await
-            .with_cmd(command)
+        let mut image = image_of(&program.binary).await.with_cmd(command);
+        for (name, value) in environment {
+            image = image.with_env_var(name, value);
+        }
+        let container = image
             .with_network("host")
             .with_user(owner)
             .with_mount(Mount::bind_mount(&shared, &shared))

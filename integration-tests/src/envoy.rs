@@ -75,7 +75,10 @@ impl Envoy {
             &config.concurrency.to_string(),
             "--use-dynamic-base-id",
             "--log-level",
-            "info",
+            config.log_level,
+            "--component-log-level",
+            // These log the headers of requests at the level debug, tokens with them.
+            "http:info,router:info,http2:info",
             "--drain-time-s",
             "5",
         ];
@@ -84,7 +87,7 @@ impl Envoy {
             arguments: arguments.map(str::to_owned).to_vec(),
             scratch: scratch.path().to_path_buf(),
         };
-        let server = Server::start(&program, &scratch.path().join("envoy.log")).await;
+        let server = Server::start_with(&program, &scratch.path().join("envoy.log"), &secrets(scratch.path())).await;
         Self { server, scratch, layotto_grpc, dapr_grpc, dapr_http, admin }
     }
 
@@ -178,6 +181,19 @@ impl Envoy {
     }
 }
 
+/// The file with the variables that the CLI wants in Envoy's environment.
+pub const SECRETS: &str = "secrets.env";
+
+/// The variables in that file, read by a shell, as an operator would.
+fn secrets(scratch: &Path) -> Vec<(String, String)> {
+    let script = format!("set -a; . ./{SECRETS}; exec env -0");
+    let output = Command::new("sh").args(["-c", &script]).current_dir(scratch).env_clear().output().expect("sh starts");
+    let text = String::from_utf8(output.stdout).expect("secrets are texts");
+    let variables = text.split('\0').filter_map(|line| line.split_once('='));
+    let of_the_shell = |name: &str| ["PWD", "OLDPWD", "SHLVL", "_"].contains(&name);
+    variables.filter(|(name, _)| !of_the_shell(name)).map(|(name, value)| (name.into(), value.into())).collect()
+}
+
 /// Runs the CLI on a runtime.yaml and reads what it prints.
 fn render(config: &Config, scratch: &Path) -> Value {
     let document = scratch.join("runtime.yaml");
@@ -186,6 +202,10 @@ fn render(config: &Config, scratch: &Path) -> Value {
     let output = Command::new(installed::envoy_runtime())
         .args(["render", "bootstrap", "-f"])
         .arg(&document)
+        .arg("--secrets-file")
+        .arg(scratch.join(SECRETS))
+        .envs(config.environment.iter().map(|(name, value)| (name, value)))
+        .env_remove("DAPR_API_TOKEN")
         .arg("--modules")
         .arg(&modules)
         .output()

@@ -31,14 +31,22 @@ pub enum Server {
 impl Server {
     /// Starts a program; its output goes to the file `log`.
     pub async fn start(program: &Program, log: &Path) -> Self {
+        Self::start_with(program, log, &[]).await
+    }
+
+    /// The same with these variables in its environment.
+    pub async fn start_with(program: &Program, log: &Path, environment: &[(String, String)]) -> Self {
         match std::env::var("RUNTIME_TEST_BACKEND").as_deref() {
             #[cfg(feature = "containers")]
-            Ok("containers") => Self::Container(Box::new(crate::container::Container::start(program).await)),
+            Ok("containers") => {
+                Self::Container(Box::new(crate::container::Container::start(program, environment).await))
+            }
             #[cfg(not(feature = "containers"))]
             Ok("containers") => panic!("RUNTIME_TEST_BACKEND=containers needs the feature `containers`"),
             Err(_) | Ok("" | "processes") => {
                 let mut command = Command::new(&program.binary);
                 command.args(&program.arguments).current_dir(&program.scratch);
+                command.envs(environment.iter().map(|(name, value)| (name, value)));
                 Self::Process(Process::start(command, log, &program.scratch))
             }
             Ok(other) => panic!("RUNTIME_TEST_BACKEND is `processes` or `containers`, not {other:?}"),
