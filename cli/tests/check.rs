@@ -14,7 +14,7 @@ fn wrong() -> PathBuf {
 
 fn envoy_runtime(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_envoy-runtime"));
-    command.current_dir(folder).args(arguments).env_remove("DAPR_API_TOKEN");
+    command.current_dir(folder).args(arguments).env_remove("DAPR_API_TOKEN").env_remove("NAMESPACE");
     command.output().unwrap()
 }
 

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -109,6 +110,87 @@ scopes: [orders, billing]
         serde_json::json!({"appId": "orders", "listeners": {"layottoGrpc": "127.0.0.1:34904"}, "components": [
             {"name": "state_demo", "type": "state.redis", "metadata": {"redisHost": "localhost:6379", "redisPassword": ""}},
         ]})
+    );
+}
+
+/// What `render` gives for these flags in the folder of the workspace: rendered text, notes, and the file of secrets.
+fn render_with_secrets(arguments: &[&str]) -> (String, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secrets.env");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_envoy-runtime"));
+    command.current_dir(examples().parent().unwrap()).arg("render").args(arguments);
+    command.arg("--secrets-file").arg(&file).env("DAPR_API_TOKEN", "hunter2").env("SHOP_KEY", "k");
+    let output = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    assert!(output.status.success(), "{}", text(output.stderr));
+    let mode = fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    (text(output.stdout), text(output.stderr), fs::read_to_string(file).unwrap())
+}
+
+#[test]
+fn secrets_go_into_a_file_of_their_own() {
+    let content = r#"'{"db-user-pass":{"password":"pw1","username":"admin"},"testPassword":"pw2"}'"#;
+    let (text, notes, file) = render_with_secrets(&["bootstrap", "-f", "envoy-configs/secrets.yaml"]);
+    let expected = [
+        "RUNTIME_SECRET_APITOKEN=hunter2".to_owned(),
+        format!("RUNTIME_SECRET_SECRETSTORES_SECRETS_SECRETS={content}"),
+        r#"RUNTIME_SECRET_SECRETSTORES_ENVIRONMENT_SECRETS='{"SHOP_KEY":"k"}'"#.to_owned(),
+    ];
+    assert_eq!(file.lines().collect::<Vec<_>>(), expected);
+    assert!(
+        text.contains("host_env_keys: [RUNTIME_SECRET_APITOKEN, REDIS_PASSWORD, RUNTIME_SECRET_SECRETSTORES_"),
+        "{text}"
+    );
+    assert!(!["hunter2", "pw1", "pw2", "SHOP_KEY"].iter().any(|secret| text.contains(secret)), "{text}");
+    let note = "note: Envoy needs these variables in its environment, which hold its secrets: REDIS_PASSWORD\n";
+    assert_eq!(notes, note);
+}
+
+#[test]
+fn components_of_dapr_and_layotto_take_secrets_from_a_store() {
+    let dapr = ["filter", "--app-id", "orders", "--resources-path", "envoy-configs/dapr-secrets"];
+    let (text, _, file) = render_with_secrets(&dapr);
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let password = "RUNTIME_SECRET_STATE_STATESTORE_REDISPASSWORD";
+    assert_eq!(document["components"][1]["metadata"]["redisPassword"], serde_json::json!({"env": password}));
+    assert_eq!(document["secrets"]["scopes"][0]["deniedSecrets"], serde_json::json!(["db-user-pass:password"]));
+    assert!(file.lines().any(|line| line == format!("{password}=pw2")), "{file}");
+
+    let (text, _, file) =
+        render_with_secrets(&["filter", "--layotto-config", "envoy-configs/layotto/config_secret.json"]);
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let password = "RUNTIME_SECRET_STATE_REDIS_STATE_DEMO_REDISPASSWORD";
+    assert_eq!(document["components"][0]["metadata"]["redisPassword"], serde_json::json!({"env": password}));
+    assert_eq!(document["components"][1]["type"], "secretstores.local.file");
+    assert!(file.lines().any(|line| line == format!("{password}=pw2")), "{file}");
+}
+
+#[test]
+fn scopes_may_be_in_the_file_that_dapr_calls_config() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.yaml");
+    let scopes = "scopes: [{storeName: s, defaultAccess: deny}]";
+    fs::write(&file, format!("kind: Configuration\nspec:\n  tracing: {{}}\n  secrets:\n    {scopes}\n")).unwrap();
+    let arguments =
+        ["filter", "--app-id", "orders", "--resources-path", "dapr-components", "--config", file.to_str().unwrap()];
+    let document: serde_json::Value = serde_json::from_str(&render(&arguments)).unwrap();
+    assert_eq!(document["secrets"]["scopes"][0]["defaultAccess"], "deny");
+}
+
+#[test]
+fn what_is_for_other_apps_is_neither_read_nor_rendered() {
+    let text = bootstrap(
+        "appId: a
+components:
+- {name: s, type: secretstores.local.file, metadata: {secretsFile: /nowhere}, scopes: [b]}
+- {name: r, type: state.redis, metadata: {redisHost: 'redis:6379', redisPassword: hunter2}, scopes: [b]}
+- {name: m, type: state.in-memory}
+",
+    );
+    assert!(
+        !text.contains("RUNTIME_SECRET") && !text.contains("hunter2") && text.contains("state.in-memory"),
+        "{text}"
     );
 }
 

@@ -164,7 +164,8 @@ fn workers_by_default() -> usize {
 /// Envoy's own level, and that of the filters: Envoy's information is for those who look into Envoy.
 fn levels(level: LogLevel) -> (&'static str, &'static str) {
     match level {
-        LogLevel::Trace => ("debug", "wasm:trace"),
+        // At debug these log the headers of requests, tokens with them.
+        LogLevel::Trace => ("debug", "wasm:trace,http:info,router:info,http2:info"),
         LogLevel::Debug => ("info", "wasm:debug"),
         LogLevel::Info => ("warning", "wasm:info,main:error"), // main warns of the signal that ends it
         LogLevel::Warn => ("warning", "wasm:warning"),
