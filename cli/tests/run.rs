@@ -156,6 +156,7 @@ fn the_app_gets_the_variables_of_the_sdks() {
     assert_eq!(value("APP_ID"), "orders");
     assert_eq!(value("APP_PORT"), "6000");
     assert_eq!(value("DAPR_API_TOKEN"), "s3cret");
+    assert!(!variables.contains("RUNTIME_SECRET"), "the secrets are Envoy's, not the app's");
     assert_eq!(value("DAPR_GRPC_ENDPOINT"), endpoint("Dapr gRPC"));
     assert_eq!(value("DAPR_HTTP_ENDPOINT"), endpoint("Dapr HTTP"));
     assert_eq!(format!("127.0.0.1:{}", value("DAPR_GRPC_PORT")), endpoint("Dapr gRPC"));
@@ -322,10 +323,14 @@ components:
         vec!["-f", &odd],
     ] {
         let bootstrap = place.file("bootstrap.yaml");
-        let text = envoy_runtime(&examples, &[&["render", "bootstrap", "--modules", &modules], &source[..]].concat());
-        fs::write(&bootstrap, text).unwrap();
-        let mut envoy = Command::new(variable("ENVOY"));
-        let output = envoy.args(["--mode", "validate", "-l", "warning", "-c"]).arg(&bootstrap).output().unwrap();
+        let secrets = place.file("secrets.env").display().to_string();
+        let render = ["render", "bootstrap", "--modules", &modules, "--secrets-file", &secrets];
+        fs::write(&bootstrap, envoy_runtime(&examples, &[&render, &source[..]].concat())).unwrap();
+        // As an operator would start it.
+        let script = "set -a; . \"$0\"; exec \"$1\" --mode validate -l warning -c \"$2\"";
+        let mut envoy = Command::new("sh");
+        envoy.args(["-c", script, &secrets]).arg(variable("ENVOY")).arg(&bootstrap);
+        let output = envoy.output().unwrap();
         let log = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{source:?}: {log}");
         assert!(!log.contains("eprecated"), "{source:?}: {log}");
