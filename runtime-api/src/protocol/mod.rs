@@ -1,3 +1,5 @@
 //! Thin clients of the protocols that servers speak, over what [`crate::proxy::Proxy`] offers.
 
+pub mod apollo;
+pub(crate) mod http;
 pub mod redis;

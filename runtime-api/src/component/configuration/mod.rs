@@ -1,5 +1,6 @@
 //! Stores of configuration: what a driver offers, and what all of them share.
 
+pub mod apollo;
 pub mod in_memory;
 pub mod redis;
 mod watch;
