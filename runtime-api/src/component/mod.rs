@@ -144,6 +144,7 @@ pub struct Tls {
 pub const DRIVERS: &[Driver] = &[
     state::in_memory::DRIVER,
     state::redis::DRIVER,
+    configuration::apollo::DRIVER,
     configuration::in_memory::DRIVER,
     configuration::redis::DRIVER,
     state::etcd::DRIVER,

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use async_trait::async_trait;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Protocol, Tls, Upstream};
-use crate::config::{Field, Kind, Path, Report, Settings, parse_address};
+use crate::config::{Field, Kind, Path, Report, Settings};
+use crate::protocol::http::{Server, segment, segments, server};
 use crate::proxy::Closed;
 
 /// The metadata field with the secrets of a store whose secrets are on the machine of `envoy-runtime`, which reads them
@@ -129,35 +129,6 @@ const SECRETS_FIELD: Field = Field::optional(
 const SERVER_NAME: Field =
     Field::optional("tlsServerName", Kind::Text, "the name to find in the certificate; absent: the host");
 
-/// The server in `https://host:port`, with its port where none is written; `None` for another text.
-fn server(url: &str) -> Option<Server> {
-    let (tls, rest) = match url.split_once("://") {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (true, rest),
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (false, rest),
-        _ => return None,
-    };
-    let rest = rest.trim_end_matches('/');
-    let (authority, base) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-    let with_port = format!("{authority}:{}", if tls { 443 } else { 80 });
-    let (host, port) = parse_address(authority).or_else(|| parse_address(&with_port))?;
-    if authority.contains(['@', '?', '#']) || base.contains(['?', '#']) {
-        return None;
-    }
-    Some(Server { tls, host: host.to_owned(), port, authority: authority.to_owned(), base: base.to_owned() })
-}
-
-/// An HTTP server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Server {
-    tls: bool,
-    host: String,
-    port: u16,
-    /// For the header `host`.
-    authority: String,
-    /// In front of each path; without a slash at its end.
-    base: String,
-}
-
 impl Server {
     fn upstream(&self, settings: &Settings) -> Upstream {
         let tls = self.tls.then(|| Tls {
@@ -170,22 +141,6 @@ impl Server {
     }
 }
 
-/// All but what RFC 3986 leaves as it is.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-/// A text as one part of a path or of a query. Two dots or one would be taken for a step up or none.
-fn segment(text: &str) -> String {
-    match text {
-        "." | ".." => text.replace('.', "%2E"),
-        _ => utf8_percent_encode(text, SEGMENT).to_string(),
-    }
-}
-
-/// A text as parts of a path: slashes stay.
-fn segments(text: &str) -> String {
-    text.split('/').map(segment).collect::<Vec<_>>().join("/")
-}
-
 /// A field of a request's metadata by its name.
 fn property<'a>(metadata: &'a Metadata, name: &str) -> Option<&'a str> {
     let found = metadata.iter().find(|(field, _)| field.eq_ignore_ascii_case(name));
@@ -195,30 +150,6 @@ fn property<'a>(metadata: &'a Metadata, name: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn urls() {
-        let parts = |url: &str| server(url).map(|it| (it.tls, it.host, it.port, it.authority, it.base));
-        let (host, none) = ("vault.shop".to_owned(), String::new());
-        assert_eq!(
-            parts("https://vault.shop:8200/"),
-            Some((true, host.clone(), 8200, "vault.shop:8200".into(), none.clone()))
-        );
-        assert_eq!(parts("HTTP://vault.shop"), Some((false, host.clone(), 80, host.clone(), none.clone())));
-        assert_eq!(parts("https://vault.shop/a/b/"), Some((true, host.clone(), 443, host, "/a/b".into())));
-        assert_eq!(parts("https://[::1]:6443"), Some((true, "::1".into(), 6443, "[::1]:6443".into(), none)));
-        for wrong in
-            ["vault:8200", "ftp://a", "https://", "https://a b", "https://u:p@a", "https://a?x=/", "https://a:x"]
-        {
-            assert_eq!(parts(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn paths_stay_below_where_they_begin() {
-        assert_eq!(segments("a/b c/../ü?"), "a/b%20c/%2E%2E/%C3%BC%3F");
-        assert_eq!(segment("a/b"), "a%2Fb");
-    }
 
     #[test]
     fn a_secret_shows_its_names_alone() {
