@@ -1,7 +1,7 @@
 //! Stores of configuration: what a driver offers, and what all of them share.
 
-pub mod etcd;
 pub mod apollo;
+pub mod etcd;
 pub mod in_memory;
 pub mod redis;
 mod watch;
