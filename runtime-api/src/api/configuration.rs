@@ -1,25 +1,72 @@
-//! The Configuration API: its rules once for both dialects.
+//! The Configuration API: its rules once for both dialects. Texts are Dapr's and Layotto's.
+//!
+//! What Dapr's messages have no place for is filled in: the app is that of this runtime, group and label are the
+//! store's defaults, unless the metadata of the request name others.
 
+mod register;
+
+use std::collections::BTreeSet;
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 
-use crate::component::configuration::{Hub, Store};
+use envoy_runtime_proto::dapr::common::v1 as common;
+use envoy_runtime_proto::dapr::runtime::v1 as dapr;
+use envoy_runtime_proto::spec::runtime::v1 as layotto;
+use futures::future::{Either, select};
+use prost::Message;
+use tonic::Status;
+
+use super::state::property;
+use super::status::ConfigurationFailure as Failure;
+use super::{Call, Conversation};
+use crate::component::Block;
+use crate::component::configuration::{Change, Hub, Item, Metadata, News, Selection, Store, Subscriber};
 use crate::config::{self, Config};
 use crate::proxy::Proxy;
+use register::Register;
+
+/// What changed at one time goes to an app in messages of about this size, far below what gRPC clients take.
+const MESSAGE_BYTES: usize = 256 * 1024;
 
 /// All stores of configuration.
 #[derive(Debug)]
-#[allow(dead_code)] // until its calls are served
 pub(super) struct ConfigurationApi {
     stores: Vec<Named>,
     app_id: String,
 }
 
 #[derive(Debug)]
-#[allow(dead_code)] // until its calls are served
 struct Named {
     name: String,
     store: Rc<dyn Store>,
     hub: Hub,
+    register: Rc<Register>,
+}
+
+impl Named {
+    /// What a call is about. Blank are a group and a label of nothing but spaces, as with Layotto.
+    fn selection(
+        &self,
+        call: &Call,
+        (app, group, label): (&str, &str, &str),
+        keys: Vec<String>,
+        metadata: Metadata,
+    ) -> Result<Selection, Status> {
+        let mut seen = BTreeSet::new();
+        let keys: Vec<String> = keys.into_iter().filter(|key| seen.insert(key.clone())).collect();
+        if seen.contains("") {
+            return Err(Failure::EmptyKey(&self.name).status(call.dialect));
+        }
+        let group = filled(group, self.store.default_group());
+        let label = filled(label, self.store.default_label());
+        Ok(Selection { app: app.to_owned(), group, label, keys, metadata })
+    }
+}
+
+/// The text, or the other one if it is blank.
+fn filled(text: &str, otherwise: &str) -> String {
+    if text.trim().is_empty() { otherwise.to_owned() } else { text.to_owned() }
 }
 
 impl ConfigurationApi {
@@ -32,8 +79,237 @@ impl ConfigurationApi {
         let named = |(component, store): (&config::Component, Rc<dyn Store>)| Named {
             name: component.name.clone(),
             hub: Hub::new(Rc::clone(proxy), &component.name, Rc::clone(&store)),
+            register: Rc::new(Register::new(Rc::clone(proxy), &component.name)),
             store,
         };
         Self { stores: stores.into_iter().map(named).collect(), app_id: config.app_id.clone() }
     }
+
+    fn store(&self, call: &Call, name: &str) -> Result<&Named, Status> {
+        let Some(store) = self.stores.iter().find(|store| store.name == name) else {
+            let failure = if self.stores.is_empty() { Failure::NotConfigured(name) } else { Failure::NotFound(name) };
+            return Err(failure.status(call.dialect));
+        };
+        call.concerns(Block::Configuration, name);
+        Ok(store)
+    }
+
+    /// The app that a call of Layotto's API names, or ours.
+    fn app<'a>(&'a self, named: &'a str) -> &'a str {
+        if named.trim().is_empty() { &self.app_id } else { named }
+    }
+
+    /// What a call of Dapr's API is about.
+    fn dapr_selection(
+        &self,
+        call: &Call,
+        named: &Named,
+        keys: Vec<String>,
+        metadata: Metadata,
+    ) -> Result<Selection, Status> {
+        let text = |name| property(&metadata, name).unwrap_or_default().to_owned();
+        let (app, group, label) = (text("appId"), text("group"), text("label"));
+        named.selection(call, (self.app(&app), &group, &label), keys, metadata)
+    }
+
+    /// Layotto's `GetConfiguration`: keys that are not there are left out.
+    pub(super) async fn get(
+        &self,
+        call: &Call,
+        request: layotto::GetConfigurationRequest,
+    ) -> Result<layotto::GetConfigurationResponse, Status> {
+        let named = self.store(call, &request.store_name)?;
+        let place = (self.app(&request.app_id), &*request.group, &*request.label);
+        let wanted = named.selection(call, place, request.keys, request.metadata)?;
+        let items = named.store.get(&wanted).await;
+        let items = items.map_err(|cause| Failure::Get(&wanted.keys, &named.name, cause).status(call.dialect))?;
+        Ok(layotto::GetConfigurationResponse { items: items.iter().map(layotto_item).collect() })
+    }
+
+    /// Dapr's `GetConfiguration`.
+    pub(super) async fn get_dapr(
+        &self,
+        call: &Call,
+        request: dapr::GetConfigurationRequest,
+    ) -> Result<dapr::GetConfigurationResponse, Status> {
+        let named = self.store(call, &request.store_name)?;
+        let wanted = self.dapr_selection(call, named, request.keys, request.metadata)?;
+        let items = named.store.get(&wanted).await;
+        let items = items.map_err(|cause| Failure::Get(&wanted.keys, &named.name, cause).status(call.dialect))?;
+        Ok(dapr::GetConfigurationResponse { items: items.iter().map(dapr_item).collect() })
+    }
+
+    /// `SaveConfiguration`.
+    pub(super) async fn save(&self, call: &Call, request: layotto::SaveConfigurationRequest) -> Result<(), Status> {
+        let named = self.store(call, &request.store_name)?;
+        if request.items.iter().any(|item| item.key.is_empty()) {
+            return Err(Failure::EmptyKey(&named.name).status(call.dialect));
+        }
+        if request.items.is_empty() {
+            return Ok(());
+        }
+        let item = |item: layotto::ConfigurationItem| Item {
+            group: filled(&item.group, named.store.default_group()),
+            label: filled(&item.label, named.store.default_label()),
+            key: item.key,
+            content: item.content,
+            tags: item.tags,
+            version: String::new(),
+            metadata: item.metadata,
+        };
+        let items = request.items.into_iter().map(item).collect();
+        let saved = named.store.save(self.app(&request.app_id), items, &request.metadata).await;
+        saved.map_err(|cause| Failure::Write(&named.name, cause).status(call.dialect))
+    }
+
+    /// `DeleteConfiguration`: of no keys, nothing.
+    pub(super) async fn delete(&self, call: &Call, request: layotto::DeleteConfigurationRequest) -> Result<(), Status> {
+        let named = self.store(call, &request.store_name)?;
+        let place = (self.app(&request.app_id), &*request.group, &*request.label);
+        let gone = named.selection(call, place, request.keys, request.metadata)?;
+        if gone.keys.is_empty() {
+            return Ok(());
+        }
+        let deleted = named.store.delete(&gone).await;
+        deleted.map_err(|cause| Failure::Write(&named.name, cause).status(call.dialect))
+    }
+
+    /// Layotto's `SubscribeConfiguration`: each message of the app adds a subscription; the changes of all come back
+    /// on the one stream. Its subscriptions end with it, and those of other streams do not.
+    pub(super) async fn subscribe(&self, call: &Call, conversation: &Conversation) -> Result<(), Status> {
+        let mut subscribers: Vec<(&Named, Subscriber)> = Vec::new();
+        loop {
+            let request = conversation.request::<layotto::SubscribeConfigurationRequest>();
+            let news = poll_fn(|context| {
+                let ready = |(named, subscriber): &(&Named, Subscriber)| match subscriber.poll_next(context) {
+                    Poll::Ready(news) => Some((named.name.clone(), news)),
+                    Poll::Pending => None,
+                };
+                subscribers.iter().find_map(ready).map_or(Poll::Pending, Poll::Ready)
+            });
+            let next = match select(std::pin::pin!(request), std::pin::pin!(news)).await {
+                Either::Left((request, _)) => Either::Left(request?),
+                Either::Right((news, _)) => Either::Right(news),
+            };
+            match next {
+                Either::Left(None) => return Ok(()),
+                Either::Left(Some(request)) => {
+                    let named = self.store(call, &request.store_name)?;
+                    let place = (self.app(&request.app_id), &*request.group, &*request.label);
+                    let wanted = named.selection(call, place, request.keys, request.metadata)?;
+                    match subscribers.iter().find(|(known, _)| known.name == named.name) {
+                        Some((_, subscriber)) => subscriber.subscribe(&wanted),
+                        None => {
+                            let subscriber = named.hub.subscriber();
+                            subscriber.subscribe(&wanted);
+                            subscribers.push((named, subscriber));
+                        }
+                    }
+                }
+                Either::Right((_, News::InForce)) => {}
+                Either::Right((store, News::Changes(changes))) => push(conversation, &store, &changes)?,
+                Either::Right((store, News::Failed(cause))) => {
+                    return Err(Failure::Subscribe(&[], &store, cause).status(call.dialect));
+                }
+            }
+        }
+    }
+
+    /// Dapr's `SubscribeConfiguration`: the first message has the id of the subscription, and what changes from then
+    /// on follows. The stream ends when the app ends it or unsubscribes.
+    pub(super) async fn subscribe_dapr(&self, call: &Call, conversation: &Conversation) -> Result<(), Status> {
+        let request: Option<dapr::SubscribeConfigurationRequest> = conversation.request().await?;
+        let request = request.ok_or_else(|| Status::internal("the call ended without a message"))?;
+        let named = self.store(call, &request.store_name)?;
+        let wanted = self.dapr_selection(call, named, request.keys, request.metadata)?;
+        let subscriber = named.hub.subscriber();
+        subscriber.subscribe(&wanted);
+        let entry = named.register.enter();
+        let (mut in_force, mut early) = (false, Vec::new());
+        loop {
+            match select(std::pin::pin!(subscriber.next()), std::pin::pin!(entry.ended())).await {
+                Either::Right(((), _)) => return Ok(()),
+                Either::Left((News::Failed(cause), _)) => {
+                    return Err(Failure::Subscribe(&wanted.keys, &named.name, cause).status(call.dialect));
+                }
+                Either::Left((News::InForce, _)) if in_force => {}
+                Either::Left((News::InForce, _)) => {
+                    in_force = true;
+                    let first = dapr::SubscribeConfigurationResponse { id: entry.id(), ..Default::default() };
+                    conversation.reply(&first)?;
+                    for changes in early.drain(..) {
+                        push_dapr(conversation, &entry.id(), changes)?;
+                    }
+                }
+                Either::Left((News::Changes(changes), _)) if in_force => {
+                    push_dapr(conversation, &entry.id(), changes)?;
+                }
+                Either::Left((News::Changes(changes), _)) => early.push(changes),
+            }
+        }
+    }
+
+    /// `UnsubscribeConfiguration`, whichever worker has the stream.
+    pub(super) fn unsubscribe(
+        &self,
+        call: &Call,
+        request: &dapr::UnsubscribeConfigurationRequest,
+    ) -> Result<dapr::UnsubscribeConfigurationResponse, Status> {
+        let named = self.store(call, &request.store_name)?;
+        let ok = named.register.end(&request.id);
+        let unknown = || {
+            let id = &request.id;
+            format!("failed to unsubscribe to configuration request {id}: subscription does not exist")
+        };
+        Ok(dapr::UnsubscribeConfigurationResponse { ok, message: if ok { String::new() } else { unknown() } })
+    }
+}
+
+/// Sends what changed to an app of Layotto's: a message has items of one app.
+fn push(conversation: &Conversation, store: &str, changes: &[Rc<Change>]) -> Result<(), Status> {
+    let mut message = layotto::SubscribeConfigurationResponse { store_name: store.to_owned(), ..Default::default() };
+    let mut bytes = 0;
+    for change in changes {
+        let item = layotto_item(&change.item);
+        let full = bytes + item.encoded_len() > MESSAGE_BYTES;
+        if !message.items.is_empty() && (full || message.app_id != change.app) {
+            conversation.reply(&message)?;
+            message.items.clear();
+            bytes = 0;
+        }
+        bytes += item.encoded_len();
+        message.app_id.clone_from(&change.app);
+        message.items.push(item);
+    }
+    if message.items.is_empty() { Ok(()) } else { conversation.reply(&message) }
+}
+
+/// Sends what changed to an app of Dapr's. A message has an item for a key, so a key that changed twice needs two.
+fn push_dapr(conversation: &Conversation, id: &str, changes: Vec<Rc<Change>>) -> Result<(), Status> {
+    let mut message = dapr::SubscribeConfigurationResponse { id: id.to_owned(), ..Default::default() };
+    let mut bytes = 0;
+    for change in changes {
+        let (key, item) = dapr_item(&change.item);
+        if !message.items.is_empty() && (bytes + item.encoded_len() > MESSAGE_BYTES || message.items.contains_key(&key))
+        {
+            conversation.reply(&message)?;
+            message.items.clear();
+            bytes = 0;
+        }
+        bytes += item.encoded_len();
+        message.items.insert(key, item);
+    }
+    if message.items.is_empty() { Ok(()) } else { conversation.reply(&message) }
+}
+
+fn layotto_item(item: &Item) -> layotto::ConfigurationItem {
+    let Item { key, content, group, label, tags, version: _, metadata } = item.clone();
+    layotto::ConfigurationItem { key, content, group, label, tags, metadata }
+}
+
+/// Dapr's item has no tags: they stand among its metadata, behind what has the same name there.
+fn dapr_item(item: &Item) -> (String, common::ConfigurationItem) {
+    let Item { key, content, group: _, label: _, tags: mut metadata, version, metadata: own } = item.clone();
+    metadata.extend(own);
+    (key, common::ConfigurationItem { value: content, version, metadata })
 }

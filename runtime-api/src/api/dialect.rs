@@ -23,6 +23,8 @@ pub struct Dialect {
     pub transactions: &'static str,
     /// Whether an empty key may be saved.
     pub empty_key: bool,
+    /// What is said when a call about configuration fails.
+    pub configuration: ConfigurationTold,
     /// The domain of ErrorInfo in the details of an error, if errors have details.
     pub error_domain: Option<&'static str>,
     /// The texts of failures of the Secrets API.
@@ -52,6 +54,19 @@ pub struct Lock {
     pub unlock_failed: &'static str,
 }
 
+/// Codes and texts of failures of the Configuration API; in them stand for themselves `{store}`, `{keys}` and `{cause}`.
+#[derive(Debug)]
+pub struct ConfigurationTold {
+    /// There is no store at all.
+    pub none: (Code, &'static str),
+    /// There is none of that name.
+    pub unknown: (Code, &'static str),
+    /// A read failed.
+    pub get: (Code, &'static str),
+    /// A subscription could not begin.
+    pub subscribe: (Code, &'static str),
+}
+
 /// What stands in front of keys in a state store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StatePrefix {
@@ -71,6 +86,12 @@ pub const DAPR: Dialect = Dialect {
     no_state_store: "state store {} is not configured",
     transactions: "transactions",
     empty_key: false,
+    configuration: ConfigurationTold {
+        none: (Code::FailedPrecondition, "configuration stores not configured"),
+        unknown: (Code::InvalidArgument, "configuration store {store} not found"),
+        get: (Code::Internal, "failed to get [{keys}] from Configuration store {store}: {cause}"),
+        subscribe: (Code::InvalidArgument, "failed to subscribe [{keys}] from Configuration store {store}: {cause}"),
+    },
     error_domain: Some("dapr.io"),
     secrets: SecretTexts {
         not_configured: "secret store is not configured",
@@ -100,6 +121,12 @@ pub const LAYOTTO: Dialect = Dialect {
     no_state_store: "state store is not configured",
     transactions: "transaction",
     empty_key: true,
+    configuration: ConfigurationTold {
+        none: (Code::Unknown, "configure store [{store}] don't support now"),
+        unknown: (Code::Unknown, "configure store [{store}] don't support now"),
+        get: (Code::Unknown, "get configuration failed with error: {cause}"),
+        subscribe: (Code::Unknown, "subscribe configuration of store {store} failed with error: {cause}"),
+    },
     error_domain: None,
     secrets: SecretTexts {
         not_configured: "error when get secret but not find configured",

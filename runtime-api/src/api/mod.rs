@@ -35,10 +35,12 @@ pub use conversation::Conversation;
 use dialect::{DIALECTS, Dialect};
 
 const HEALTH: &str = "grpc.health.v1.Health";
+const DAPR: &str = dialect::DAPR.service;
+const LAYOTTO: &str = dialect::LAYOTTO.service;
 
 /// The services of which methods are served.
 const SERVICES: [&str; 5] =
-    [dialect::DAPR.service, dialect::LAYOTTO.service, HEALTH, reflection::V1, reflection::V1ALPHA];
+    [DAPR, LAYOTTO, HEALTH, reflection::V1, reflection::V1ALPHA];
 
 /// The runtime of one worker.
 #[derive(Debug)]
@@ -46,7 +48,6 @@ pub struct Runtime {
     proxy: Rc<dyn Proxy>,
     config: Rc<Config>,
     state: state::StateApi,
-    #[allow(dead_code)] // until its calls are served
     configuration: configuration::ConfigurationApi,
     secrets: secrets::SecretsApi,
     lock: lock::LockApi,
@@ -201,12 +202,16 @@ impl Runtime {
         method: &'a str,
         conversation: &'a Conversation,
     ) -> LocalBoxFuture<'a, Status> {
-        let _ = (self, call);
+        let configuration = &self.configuration;
         match (service, method) {
             (HEALTH, "Watch") => Box::pin(ended(watch_health(conversation))),
             (reflection::V1 | reflection::V1ALPHA, reflection::METHOD) => {
                 Box::pin(ended(reflection::serve(conversation, &SERVICES)))
             }
+            (DAPR, "SubscribeConfiguration" | "SubscribeConfigurationAlpha1") => {
+                Box::pin(ended(configuration.subscribe_dapr(call, conversation)))
+            }
+            (LAYOTTO, "SubscribeConfiguration") => Box::pin(ended(configuration.subscribe(call, conversation))),
             _ => Box::pin(ready(unserved_status(service, method))),
         }
     }
@@ -220,9 +225,10 @@ impl Runtime {
         method: &'a str,
         message: Bytes,
     ) -> LocalBoxFuture<'a, Reply> {
-        let (state, metadata, dapr) = (&self.state, &self.metadata, service == dialect::DAPR.service);
         let secrets = &self.secrets;
         let (lock, sequencer) = (&self.lock, &self.sequencer);
+        let (state, configuration, metadata) = (&self.state, &self.configuration, &self.metadata);
+        let dapr = service == DAPR;
         match method {
             "Check" if service == HEALTH => Box::pin(unary(message, async |request| health(&request))),
             _ if service != call.dialect.service => Box::pin(ready(unserved(service, method))),
@@ -247,6 +253,19 @@ impl Runtime {
             }
             "GetNextId" if !dapr => {
                 Box::pin(unary(message, async move |request| sequencer.next_id(call, request).await))
+            }
+            "GetConfiguration" | "GetConfigurationAlpha1" if dapr => {
+                Box::pin(unary(message, async move |request| configuration.get_dapr(call, request).await))
+            }
+            "GetConfiguration" => Box::pin(unary(message, async move |request| configuration.get(call, request).await)),
+            "SaveConfiguration" if !dapr => {
+                Box::pin(unary(message, async move |request| configuration.save(call, request).await))
+            }
+            "DeleteConfiguration" if !dapr => {
+                Box::pin(unary(message, async move |request| configuration.delete(call, request).await))
+            }
+            "UnsubscribeConfiguration" | "UnsubscribeConfigurationAlpha1" if dapr => {
+                Box::pin(unary(message, async move |request| configuration.unsubscribe(call, &request)))
             }
             "GetMetadata" if dapr => Box::pin(unary(
                 message,
@@ -312,6 +331,8 @@ fn is_stream_served(service: &str, method: &str) -> bool {
     match service {
         HEALTH => method == "Watch",
         reflection::V1 | reflection::V1ALPHA => method == reflection::METHOD,
+        DAPR => matches!(method, "SubscribeConfiguration" | "SubscribeConfigurationAlpha1"),
+        LAYOTTO => method == "SubscribeConfiguration",
         _ => false,
     }
 }

@@ -273,7 +273,7 @@ fn options(options: Option<common::StateOptions>) -> (Concurrency, bool) {
 }
 
 /// A metadata field by its name, which Dapr compares without regard to case.
-fn property<'a>(metadata: &'a BTreeMap<String, String>, name: &str) -> Option<&'a str> {
+pub(super) fn property<'a>(metadata: &'a BTreeMap<String, String>, name: &str) -> Option<&'a str> {
     metadata.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
 

@@ -4,6 +4,7 @@
 mod lock;
 mod secrets;
 mod sequencer;
+mod configuration;
 mod state;
 
 use prost::Message;
@@ -14,6 +15,7 @@ use tonic_types::pb;
 pub(super) use lock::LockFailure;
 pub(super) use secrets::{SecretTexts, SecretsFailure};
 pub(super) use sequencer::SequencerFailure;
+pub(super) use configuration::ConfigurationFailure;
 pub(super) use state::StateFailure;
 
 use super::dialect::Dialect;

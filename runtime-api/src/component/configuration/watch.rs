@@ -12,7 +12,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::hash::{Hash, Hasher};
 use std::rc::{Rc, Weak};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures::future::{LocalBoxFuture, select};
@@ -451,14 +451,18 @@ impl Subscriber {
 
     /// What there is to be told, as it happens.
     pub async fn next(&self) -> News {
-        poll_fn(|context| match self.place.news.borrow_mut().pop_front() {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// As [`Subscriber::next`], for who waits for several.
+    pub fn poll_next(&self, context: &Context<'_>) -> Poll<News> {
+        match self.place.news.borrow_mut().pop_front() {
             Some(news) => Poll::Ready(news),
             None => {
                 *self.place.waiting.borrow_mut() = Some(context.waker().clone());
                 Poll::Pending
             }
-        })
-        .await
+        }
     }
 }
 

@@ -1,0 +1,79 @@
+//! Failures of the Configuration API.
+
+use tonic::{Code, Status};
+
+use super::with_details;
+use crate::api::dialect::Dialect;
+use crate::component::{Block, configuration};
+
+/// Why a call of the Configuration API failed.
+#[derive(Debug)]
+pub(in crate::api) enum ConfigurationFailure<'a> {
+    /// There is no store of configuration at all.
+    NotConfigured(&'a str),
+    /// There is none of that name.
+    NotFound(&'a str),
+    /// A key is empty.
+    EmptyKey(&'a str),
+    /// A read failed: keys, store, cause.
+    Get(&'a [String], &'a str, configuration::Error),
+    /// A write or a removal failed: store, cause.
+    Write(&'a str, configuration::Error),
+    /// A subscription could not begin: keys, store, cause.
+    Subscribe(&'a [String], &'a str, configuration::Error),
+}
+
+impl ConfigurationFailure<'_> {
+    /// The status for an app that called by this dialect.
+    pub(in crate::api) fn status(self, dialect: &Dialect) -> Status {
+        use ConfigurationFailure as F;
+        let told = &dialect.configuration;
+        let text = |told: &str, keys: &[String], store: &str, cause: Option<&configuration::Error>| {
+            let cause = cause.map(ToString::to_string).unwrap_or_default();
+            // The cause goes in last: nothing is looked for in what comes from outside.
+            let (before, after) = told.split_once("{cause}").unwrap_or((told, ""));
+            let fill = |part: &str| part.replace("{store}", store).replace("{keys}", &keys.join(" "));
+            let told = if told.contains("{cause}") { cause } else { String::new() };
+            [fill(before), told, fill(after)].concat()
+        };
+        let (code, reason, store, text) = match self {
+            F::NotConfigured(store) => {
+                let (code, told) = told.none;
+                (code, "ERR_CONFIGURATION_STORE_NOT_CONFIGURED", store, text(told, &[], store, None))
+            }
+            F::NotFound(store) => {
+                let (code, told) = told.unknown;
+                (code, "ERR_CONFIGURATION_STORE_NOT_FOUND", store, text(told, &[], store, None))
+            }
+            F::EmptyKey(store) => (
+                Code::InvalidArgument,
+                "ERR_MALFORMED_REQUEST",
+                store,
+                format!("a key for configuration store {store} is empty"),
+            ),
+            F::Get(keys, store, cause) => {
+                let (code, told) = told.get;
+                (code_of(&cause, code), "ERR_CONFIGURATION_GET", store, text(told, keys, store, Some(&cause)))
+            }
+            F::Write(store, cause) => (code_of(&cause, Code::Unknown), "ERR_CONFIGURATION_WRITE", store, {
+                let what = format!("configuration store {store}: ");
+                what + &cause.to_string()
+            }),
+            F::Subscribe(keys, store, cause) => {
+                let (code, told) = told.subscribe;
+                (code_of(&cause, code), "ERR_CONFIGURATION_SUBSCRIBE", store, text(told, keys, store, Some(&cause)))
+            }
+        };
+        with_details(dialect, code, text, reason, (Block::Configuration, store))
+    }
+}
+
+/// An outage is told as such, whatever the call was about, so that clients try again.
+fn code_of(cause: &configuration::Error, otherwise: Code) -> Code {
+    match cause {
+        configuration::Error::Invalid(_) => Code::InvalidArgument,
+        configuration::Error::Unsupported(_) => Code::Unimplemented,
+        configuration::Error::Unavailable(_) => Code::Unavailable,
+        configuration::Error::Failed(_) => otherwise,
+    }
+}
