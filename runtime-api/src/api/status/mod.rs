@@ -1,10 +1,10 @@
 //! Failures and the statuses that tell an app of them, one module per building block: the only place that knows gRPC
 //! codes and the texts of the incumbents, which apps and their tests compare.
 
+mod configuration;
 mod lock;
 mod secrets;
 mod sequencer;
-mod configuration;
 mod state;
 
 use prost::Message;
@@ -12,10 +12,10 @@ use prost_types::Any;
 use tonic::{Code, Status};
 use tonic_types::pb;
 
+pub(super) use configuration::ConfigurationFailure;
 pub(super) use lock::LockFailure;
 pub(super) use secrets::{SecretTexts, SecretsFailure};
 pub(super) use sequencer::SequencerFailure;
-pub(super) use configuration::ConfigurationFailure;
 pub(super) use state::StateFailure;
 
 use super::dialect::Dialect;
