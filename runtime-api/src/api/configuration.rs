@@ -62,6 +62,12 @@ impl Named {
         let label = filled(label, self.store.default_label());
         Ok(Selection { app: app.to_owned(), group, label, keys, metadata })
     }
+
+    /// Refuses a subscription that the store cannot have.
+    fn accept(&self, call: &Call, wanted: &Selection) -> Result<(), Status> {
+        let accepted = self.store.accepts(wanted);
+        accepted.map_err(|cause| Failure::Subscribe(&wanted.keys, &self.name, cause).status(call.dialect))
+    }
 }
 
 /// The text, or the other one if it is blank.
@@ -197,6 +203,7 @@ impl ConfigurationApi {
                     let named = self.store(call, &request.store_name)?;
                     let place = (self.app(&request.app_id), &*request.group, &*request.label);
                     let wanted = named.selection(call, place, request.keys, request.metadata)?;
+                    named.accept(call, &wanted)?;
                     match subscribers.iter().find(|(known, _)| known.name == named.name) {
                         Some((_, subscriber)) => subscriber.subscribe(&wanted),
                         None => {
@@ -222,6 +229,7 @@ impl ConfigurationApi {
         let request = request.ok_or_else(|| Status::internal("the call ended without a message"))?;
         let named = self.store(call, &request.store_name)?;
         let wanted = self.dapr_selection(call, named, request.keys, request.metadata)?;
+        named.accept(call, &wanted)?;
         let subscriber = named.hub.subscriber();
         subscriber.subscribe(&wanted);
         let entry = named.register.enter();

@@ -1,6 +1,8 @@
 //! Stores of configuration: what a driver offers, and what all of them share.
 
 pub mod etcd;
+pub mod in_memory;
+pub mod redis;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -35,6 +37,12 @@ pub trait Store {
 
     /// Removes items; one that is not there is no error. There is at least one key.
     async fn delete(&self, gone: &Selection) -> Result<(), Error>;
+
+    /// Whether these items can be watched at all: what cannot is refused before it comes to [`Store::watch`].
+    fn accepts(&self, wanted: &Selection) -> Result<(), Error> {
+        let _ = wanted;
+        Ok(())
+    }
 
     /// One attempt at watching the store for all subscriptions of this worker: it gives changes to the feed until the
     /// server is lost, and says why it was. Then it is called again, after a pause, with the same feed; the apps

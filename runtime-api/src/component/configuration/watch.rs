@@ -102,7 +102,8 @@ impl Hub {
 
     /// Somebody who will subscribe: all its subscriptions end with it.
     pub fn subscriber(&self) -> Subscriber {
-        let feed = self.feed.borrow().upgrade().unwrap_or_else(|| self.begin());
+        let feed = self.feed.borrow().upgrade();
+        let feed = feed.unwrap_or_else(|| self.begin());
         let id = feed.next_subscriber.get();
         feed.next_subscriber.set(id + 1);
         feed.holders.set(feed.holders.get() + 1);
@@ -290,16 +291,20 @@ impl Feed {
             let item = Item { key: key.unwrap_or_default(), group, label, ..Item::default() };
             changes.push(Change { app, item });
         }
+        self.deliver_if_new(changes);
+    }
+
+    /// For a driver without revisions: items that may have changed, as they are now; one that is not there has an
+    /// empty content. Subscribers are told of those that they know otherwise.
+    pub fn deliver_if_new(&self, mut changes: Vec<Change>) {
         changes.retain(|change| self.note(change));
         self.deliver(changes);
     }
 
-    /// For a driver without revisions: an item that may have changed, as it is now; one that is not there has an
-    /// empty content. Subscribers are told unless they know it so.
-    pub fn deliver_if_new(&self, change: Change) {
-        if self.note(&change) {
-            self.deliver(vec![change]);
-        }
+    /// For a driver: whether anybody is subscribed to an item.
+    pub fn wants(&self, item: &Topic) -> bool {
+        let topics = self.topics.borrow();
+        topics.contains_key(item) || topics.contains_key(&item.whole())
     }
 
     /// For a driver with revisions: where its next attempt goes on.

@@ -6,6 +6,7 @@
 //! back-off has passed; until then calls fail at once instead of queueing up behind a server that is not there.
 
 mod connection;
+mod subscriber;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -18,6 +19,7 @@ use redis_protocol::resp2::types::{BorrowedFrame, BytesFrame};
 use crate::metrics::metric_part;
 use crate::proxy::{Instant, Level, Metric, Proxy};
 use connection::Connection;
+pub use subscriber::{Push, Subscriber};
 
 /// A reply of the server.
 pub type Reply = BytesFrame;
@@ -129,6 +131,13 @@ impl Client {
         }
         let replies = connection.exchange(&bytes, commands.len())?.await?;
         Ok(replies.into_iter().map(checked).collect())
+    }
+
+    /// Opens a connection on which the server tells of itself: what is published, and what happens to keys.
+    pub async fn subscriber(&self) -> Result<Subscriber, Error> {
+        let shared = &self.0;
+        let stream = shared.proxy.connect(&shared.cluster);
+        Subscriber::open(stream, Rc::clone(&shared.proxy), &shared.login, shared.patience).await
     }
 
     /// The connection in use, or a new one unless the last failure was a moment ago.
