@@ -230,7 +230,9 @@ fn a_thousand_subscriptions_are_told_of_each_change_once_and_in_order() {
     let world = World::default();
     let workers = [testing::worker(&world, &in_memory()), testing::worker(&world, &in_memory())];
     let streams: Vec<Talk> = (0..1000).map(|at| subscribed_dapr(&world, &workers[at % 2], &["k"])).collect();
-    streams.iter().for_each(|stream| drop(id(stream)));
+    for stream in &streams {
+        id(stream);
+    }
     for number in 0..20 {
         save(&world, &workers[number % 2], vec![item("k", &number.to_string())]);
     }
@@ -275,11 +277,11 @@ fn an_app_that_does_not_read_loses_its_stream_and_no_other_does() {
     let worker = testing::worker(&world, &in_memory());
     let (slow, quick) = (subscribed(&world, &worker, &["k"]), subscribed(&world, &worker, &["k"]));
     let mut got = 0;
-    for number in 0..5000 {
-        save(&world, &worker, vec![item("k", &format!("{number}"))]);
+    for number in 0..300 {
+        save(&world, &worker, vec![item("k", &format!("{number:5000}"))]);
         got += told(&quick).len();
     }
-    assert_eq!(got, 5000);
+    assert_eq!(got, 300);
     let status = slow.status().unwrap();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
     assert!(quick.status().is_none());
@@ -350,8 +352,12 @@ impl Server {
 
 /// Bulk strings in a list.
 fn list(words: &[&str]) -> String {
-    let bulks: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
-    format!("*{}\r\n{bulks}", words.len())
+    let mut list = format!("*{}\r\n", words.len());
+    for word in words {
+        let length = word.len().to_string();
+        list += &["$", &length, "\r\n", word, "\r\n"].concat();
+    }
+    list
 }
 
 fn event(key: &str, what: &str) -> String {
@@ -382,7 +388,9 @@ fn redis_is_watched_once_and_again_after_it_was_lost() {
     let streams = [0, 1].map(|_| subscribed_dapr(&world, &worker, &["k"]));
     assert!(streams[0].next::<dapr::SubscribeConfigurationResponse>().is_none(), "not in force yet");
     let (watch, calls) = begin(&world, "old||1");
-    streams.iter().for_each(|stream| drop(id(stream)));
+    for stream in &streams {
+        id(stream);
+    }
     assert!(world.accept("runtime.configuration.s").is_none(), "one watch is enough");
 
     // Two events before the answer to the first are read as one; what has not changed is not told.
@@ -464,10 +472,10 @@ fn redis_that_says_nothing_is_asked_and_given_up() {
     let stream = subscribed_dapr(&world, &worker, &["k"]);
     let (watch, calls) = begin(&world, "v||1");
     id(&stream);
-    world.advance(6 * SECOND);
+    world.advance(11 * SECOND);
     watch.expect(&["PING"], &list(&["pong", ""]));
-    world.advance(6 * SECOND);
-    watch.expect(&["PING"], "");
+    world.advance(10 * SECOND);
+    assert_eq!(watch.asked(), ["PING"]);
     world.advance(6 * SECOND);
     assert!(watch.connection.is_dropped());
     let watch = Server::accept(&world);
