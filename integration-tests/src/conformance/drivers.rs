@@ -89,3 +89,17 @@ pub async fn lock_redis_cluster() -> World {
     let config = Config::new("conformance").component("lockstore", "lock.redis.cluster", &[("redisHosts", &hosts)]);
     World { envoy: Envoy::start(config).await, component: "lockstore", redis, etcd: None }
 }
+
+/// `configuration.in-memory`
+pub async fn configuration_in_memory() -> World {
+    let config = Config::new("conformance").component("config", "configuration.in-memory", &[]);
+    World { envoy: Envoy::start(config).await, component: "config", redis: None }
+}
+
+/// `configuration.redis`
+pub async fn configuration_redis() -> World {
+    let redis = Redis::start(redis::Options::default()).await;
+    let address = redis.address();
+    let config = Config::new("conformance").component("config", "configuration.redis", &[("redisHost", &address)]);
+    World { envoy: Envoy::start(config).await, component: "config", redis: Some(redis) }
+}

@@ -3,6 +3,7 @@
 //! A driver joins a suite with one row of [`conformance!`](crate::conformance) in `tests/`, and the row says what it can. How its store
 //! is started and configured stands in [`drivers`].
 
+pub mod configuration;
 pub mod drivers;
 pub mod lock;
 pub mod state;
@@ -64,6 +65,7 @@ macro_rules! conformance {
         )*
     };
     (@suite lock $feature:ident $dialect:ident) => { $crate::lock_suite!($feature $dialect); };
+    (@suite configuration $feature:ident $dialect:ident) => { $crate::configuration_suite!($feature $dialect); };
     (@suite state $feature:ident $dialect:ident) => { $crate::state_suite!($feature $dialect); };
     (@cases $block:ident $feature:ident $dialect:ident: $($case:ident)*) => {
         mod $feature {

@@ -39,8 +39,7 @@ const DAPR: &str = dialect::DAPR.service;
 const LAYOTTO: &str = dialect::LAYOTTO.service;
 
 /// The services of which methods are served.
-const SERVICES: [&str; 5] =
-    [DAPR, LAYOTTO, HEALTH, reflection::V1, reflection::V1ALPHA];
+const SERVICES: [&str; 5] = [DAPR, LAYOTTO, HEALTH, reflection::V1, reflection::V1ALPHA];
 
 /// The runtime of one worker.
 #[derive(Debug)]
