@@ -4,7 +4,7 @@ use crate::client::{Client, Dialect};
 use crate::wait::{self, PATIENCE};
 use envoy_runtime_proto::dapr::runtime::v1 as dapr;
 use envoy_runtime_proto::spec::runtime::v1 as layotto;
-use futures::stream::{self, StreamExt};
+use futures::channel::mpsc::UnboundedSender;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -134,7 +134,7 @@ impl Configuration {
         if !wanted.is_empty() {
             wanted.push(probe.clone());
         }
-        let (open, more) = mpsc::unbounded_channel::<layotto::SubscribeConfigurationRequest>();
+        let (open, requests) = futures::channel::mpsc::unbounded();
         let request = layotto::SubscribeConfigurationRequest {
             store_name: self.name.clone(),
             app_id: self.app.clone(),
@@ -142,13 +142,12 @@ impl Configuration {
             keys: wanted,
             ..Default::default()
         };
-        open.send(request).expect("the stream is open");
-        let requests = stream::unfold(more, async |mut more| more.recv().await.map(|request| (request, more)));
+        open.unbounded_send(request).expect("the stream is open");
         let (sender, changes) = mpsc::unbounded_channel();
         let (mut client, name) = (self.client.layotto(), self.name.clone());
         let task = tokio::spawn(async move {
             // The response begins with the first message: until then this waits.
-            let mut stream = match client.subscribe_configuration(requests.boxed()).await {
+            let mut stream = match client.subscribe_configuration(requests).await {
                 Ok(response) => response.into_inner(),
                 Err(status) => {
                     let _ = sender.send(Err(status));
@@ -194,7 +193,7 @@ pub struct Watch {
     pub id: String,
     changes: mpsc::UnboundedReceiver<Result<(String, String), Status>>,
     task: JoinHandle<()>,
-    _open: Option<mpsc::UnboundedSender<layotto::SubscribeConfigurationRequest>>,
+    _open: Option<UnboundedSender<layotto::SubscribeConfigurationRequest>>,
 }
 
 impl Watch {

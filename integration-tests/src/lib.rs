@@ -5,9 +5,9 @@ pub mod apollo;
 pub mod certificates;
 pub mod client;
 pub mod config;
-#[cfg(feature = "containers")]
 pub mod configuration;
 pub mod conformance;
+#[cfg(feature = "containers")]
 pub mod container;
 pub mod envoy;
 pub mod etcd;
