@@ -66,6 +66,7 @@ macro_rules! conformance {
     };
     (@suite configuration $feature:ident $dialect:ident) => { $crate::configuration_suite!($feature $dialect); };
     (@suite lock $feature:ident $dialect:ident) => { $crate::lock_suite!($feature $dialect); };
+    (@suite configuration $feature:ident $dialect:ident) => { $crate::configuration_suite!($feature $dialect); };
     (@suite state $feature:ident $dialect:ident) => { $crate::state_suite!($feature $dialect); };
     (@cases $block:ident $feature:ident $dialect:ident: $($case:ident)*) => {
         mod $feature {
