@@ -14,6 +14,7 @@ integration_tests::conformance! { lock:
     lock_in_memory:     [],
     lock_redis:         [],
     lock_redis_cluster: [],
+    lock_etcd:          [],
 }
 
 const STORE: &str = "lockstore";
