@@ -133,4 +133,7 @@ pub async fn configuration_redis() -> World {
     let address = redis.address();
     let config = Config::new("conformance").component("config", "configuration.redis", &[("redisHost", &address)]);
     World { envoy: Envoy::start(config).await, component: "config", redis: Some(redis) }
+/// `lock.etcd`, in the newest etcd.
+pub async fn lock_etcd() -> World {
+    World::in_etcd("lock.etcd", "lockstore", "v1", etcd::Version::V37).await
 }
