@@ -120,21 +120,3 @@ pub async fn configuration_etcd() -> World {
 pub async fn configuration_etcd_of_debian() -> World {
     World::in_etcd("configuration.etcd", "config", "v1", etcd::Version::Debian34).await
 }
-
-/// `lock.etcd`, in the newest etcd.
-pub async fn lock_etcd() -> World {
-    World::in_etcd("lock.etcd", "lockstore", "v1", etcd::Version::V37).await
-}
-
-/// `configuration.in-memory`
-pub async fn configuration_in_memory() -> World {
-    World::alone("configuration.in-memory", "config").await
-}
-
-/// `configuration.redis`
-pub async fn configuration_redis() -> World {
-    let redis = Redis::start(redis::Options::default()).await;
-    let address = redis.address();
-    let config = Config::new("conformance").component("config", "configuration.redis", &[("redisHost", &address)]);
-    World { envoy: Envoy::start(config).await, component: "config", redis: vec![redis], etcd: None }
-}
