@@ -149,8 +149,6 @@ pub const DRIVERS: &[Driver] = &[
     configuration::redis::DRIVER,
     state::etcd::DRIVER,
     configuration::etcd::DRIVER,
-    configuration::in_memory::DRIVER,
-    configuration::redis::DRIVER,
     secrets::local_env::DRIVER,
     secrets::local_file::DRIVER,
     secrets::vault::DRIVER,
