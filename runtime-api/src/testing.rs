@@ -228,6 +228,12 @@ impl Request {
         self.world.run();
     }
 
+    /// Whether the client has let go of the request.
+    pub fn is_cancelled(&self) -> bool {
+        self.world.run();
+        self.answer.is_canceled()
+    }
+
     /// A header of the request.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
