@@ -306,3 +306,12 @@ fn the_reference_is_what_the_tables_say() {
         at + 1
     );
 }
+
+#[test]
+fn each_driver_is_registered_once() {
+    let mut kinds: Vec<&str> = DRIVERS.iter().map(|driver| driver.kind).collect();
+    kinds.sort_unstable();
+    let count = kinds.len();
+    kinds.dedup();
+    assert_eq!(kinds.len(), count, "{kinds:?}");
+}
