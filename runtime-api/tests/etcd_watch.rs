@@ -278,3 +278,20 @@ fn the_stream_has_a_token_and_another_when_that_no_longer_holds() {
     assert_eq!(subscriber.told(), ["established"]);
     assert!(!world.log_lines().join("\n").contains("hunter2"));
 }
+
+#[test]
+fn a_prefix_that_may_not_be_read_holds_up_nobody_else() {
+    let (world, client, subscriber, server) = established();
+    let refused = Subscriber::new(&world, &client, "/b/");
+    let range = world.grpc_call(CLUSTER).expect("a range");
+    range.fail(Code::PermissionDenied, "etcdserver: permission denied");
+    assert!(client.why_not_watching().contains("permission denied"));
+    send(&server, 1, vec![put("/a/x", "1", 11)]);
+    assert_eq!(subscriber.told(), ["/a/x=1@11"]);
+    assert!(world.grpc_call(CLUSTER).is_none(), "not asked again at once");
+    world.advance(Duration::from_secs(15));
+    answer_range(&world, 11, &[]);
+    assert!(matches!(request(&server), Some(RequestUnion::ProgressRequest(_))));
+    created(&server, 11);
+    assert_eq!(refused.told(), ["established"]);
+}

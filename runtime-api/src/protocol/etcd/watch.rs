@@ -25,9 +25,9 @@ use futures::future::{Either, select};
 use prost::Message;
 use tonic::Code;
 
-use super::{Client, Token, after, all, is_about_token};
+use super::{Client, Error, Token, after, all, is_about_token};
 use crate::metrics::metric_part;
-use crate::proxy::{Level, Method, Stream};
+use crate::proxy::{Instant, Level, Method, Stream};
 
 const WATCH: Method = ("etcdserverpb.Watch", "Watch");
 
@@ -140,6 +140,8 @@ struct Watched {
     id: Cell<Option<i64>>,
     /// Whether the server has confirmed that.
     created: Cell<bool>,
+    /// When to ask again after the server refused to let the prefix be read, as to a user who may not.
+    refused_until: Cell<Instant>,
 }
 
 /// What subscribers know.
@@ -225,6 +227,7 @@ impl Client {
                 known: RefCell::default(),
                 id: Cell::default(),
                 created: Cell::default(),
+                refused_until: Cell::default(),
             }));
         }
         drop(ranges);
@@ -355,12 +358,27 @@ struct Session<'a> {
 impl Session<'_> {
     /// Asks for what is not watched on this stream yet.
     async fn begin_new(&self) -> Result<(), String> {
-        let new: Vec<_> =
-            self.ranges().into_iter().filter(|watched| watched.id.get().is_none() && watched.is_wanted()).collect();
-        for watched in new {
+        let shared = &self.client.0;
+        let now = shared.proxy.now();
+        let is_new = |watched: &Rc<Watched>| {
+            watched.id.get().is_none() && watched.refused_until.get() <= now && watched.is_wanted()
+        };
+        for watched in self.ranges().into_iter().filter(is_new) {
             if watched.known.borrow().is_none() {
                 // Only revisions are of interest: what is there now is no change.
-                self.read(&watched, true).await?;
+                match self.read(&watched, true).await {
+                    Err(Error::Refused(why)) => {
+                        // The others go on.
+                        watched.refused_until.set(now + SILENCE);
+                        let (component, prefix) = (&shared.component, String::from_utf8_lossy(&watched.prefix));
+                        let line =
+                            format!("component={component} event=watch_refused prefix={prefix:?} reason={why:?}");
+                        shared.proxy.log(Level::Warn, &line);
+                        *shared.watches.lost.borrow_mut() = Some(Error::Refused(why).to_string());
+                        continue;
+                    }
+                    read => read.map_err(|error| error.to_string())?,
+                }
             }
             self.create(&watched);
         }
@@ -381,16 +399,15 @@ impl Session<'_> {
         }));
     }
 
-    async fn read(&self, watched: &Watched, keys_only: bool) -> Result<(), String> {
+    async fn read(&self, watched: &Watched, keys_only: bool) -> Result<(), Error> {
         let request = etcd::RangeRequest { keys_only, ..all(&watched.prefix) };
-        let read = self.client.range(request).await.map_err(|error| error.to_string())?;
-        watched.catch_up(read);
+        watched.catch_up(self.client.range(request).await?);
         Ok(())
     }
 
     /// Reads anew what the server can no longer tell step by step, and goes on from there.
     async fn begin_anew(&self, watched: &Watched) -> Result<(), String> {
-        self.read(watched, false).await?;
+        self.read(watched, false).await.map_err(|error| error.to_string())?;
         self.create(watched);
         Ok(())
     }
