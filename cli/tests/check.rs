@@ -76,7 +76,7 @@ fn a_right_one_is_said_to_be() {
         ),
         (
             vec!["--app-id", "orders", "--resources-path", "dapr-components"],
-            "ok: app orders, components: lockstore, statestore\n",
+            "ok: app orders, components: configstore, lockstore, statestore\n",
         ),
         (vec!["--app-id", "other", "--resources-path", "dapr-components"], "ok: app other, components: none\n"),
         (

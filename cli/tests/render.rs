@@ -37,7 +37,7 @@ fn the_rendered_examples_are_in_step() {
         ("redis.yaml", vec!["-f", "redis.yaml"]),
         ("locks-and-ids.yaml", vec!["-f", "locks-and-ids.yaml"]),
         ("etcd.yaml", vec!["-f", "etcd.yaml"]),
-        ("locks-and-ids.yaml", vec!["-f", "locks-and-ids.yaml"]),
+        ("configuration.yaml", vec!["-f", "configuration.yaml"]),
         ("dapr-components.yaml", vec!["--app-id", "orders", "--resources-path", "dapr-components"]),
         ("layotto.yaml", vec!["--layotto-config", "layotto/config_redis.json"]),
     ];

@@ -17,6 +17,7 @@ use crate::report::Finding;
 /// The sections of components, and which building block each is. Types in a section have no block before them.
 const SECTIONS: &[Section] = &[
     Section { name: "state", block: Block::State, meaning: "state store" },
+    Section { name: "config_store", block: Block::Configuration, meaning: "configuration store" },
     Section { name: "secret_store", block: Block::Secrets, meaning: "secret store" },
     Section { name: "lock", block: Block::Lock, meaning: "lock store" },
     Section { name: "sequencer", block: Block::Sequencer, meaning: "sequencer" },
@@ -72,6 +73,13 @@ pub(super) fn read(file: &Rc<File>) -> Draft {
     draft.sections(&grpc);
     draft.name_the_rest(root, &grpc);
     draft
+}
+
+/// The metadata field of a driver for what Layotto writes beside the metadata of a configuration store.
+fn metadata_field(kind: &str, field: &str) -> Option<&'static str> {
+    let names: &[&str] = if field.eq_ignore_ascii_case("address") { &["address", "endpoints"] } else { &["timeout"] };
+    let driver = DRIVERS.iter().find(|driver| driver.kind.eq_ignore_ascii_case(kind))?;
+    driver.fields.iter().map(|field| field.name).find(|name| names.contains(name))
 }
 
 /// All filters with a `grpc_config`.
@@ -149,7 +157,7 @@ impl Draft {
         self.origins.add(path.clone(), store.spot.clone(), own.to_string(), Children::Fields);
         self.origins.add(path.field("name"), store.spot.clone(), own.to_string(), Children::Fields);
         let mut component = Map::from_iter([("name".to_owned(), json!(name))]);
-        let (mut references, mut bigger_than) = (None, None);
+        let (mut references, mut bigger_than, mut beside) = (None, None, Vec::new());
         for (field, node) in store.fields() {
             let own = own.field(field);
             match field.to_ascii_lowercase().as_str() {
@@ -166,6 +174,7 @@ impl Draft {
                     component.insert("metadata".to_owned(), node.value());
                 }
                 "secret_ref" => references = Some((node, own)),
+                "address" | "timeout" if section.block == Block::Configuration => beside.push((field, node, own)),
                 "biggerthan" if section.block == Block::Sequencer => bigger_than = Some((node, own)),
                 _ => self.warn(node, &own, "not served yet"),
             }
@@ -177,6 +186,22 @@ impl Draft {
             let metadata = component.entry("metadata").or_insert_with(|| json!({}));
             if let Some(metadata) = metadata.as_object_mut() {
                 metadata.insert(BIGGER_THAN.to_owned(), node.value());
+            }
+        }
+        for (field, node, own) in beside {
+            let kind = component.get("type").and_then(Value::as_str).unwrap_or_default();
+            let Some(name) = metadata_field(kind, field) else {
+                self.warn(node, &own, "has no effect with this type");
+                continue;
+            };
+            self.origins.add(path.field("metadata").field(name), node.spot.clone(), own.to_string(), Children::Fields);
+            let value = match node.items() {
+                [] => node.value(),
+                items => json!(items.iter().filter_map(Node::text).collect::<Vec<_>>().join(",")),
+            };
+            let metadata = component.entry("metadata").or_insert_with(|| json!({}));
+            if let Some(metadata) = metadata.as_object_mut() {
+                metadata.insert(name.to_owned(), value);
             }
         }
         if let Some((node, own)) = references {
