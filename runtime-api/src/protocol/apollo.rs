@@ -390,7 +390,8 @@ fn refused(server: &str, what: &str, answer: &HttpResponse, hint: &str) -> Error
     let text = format!("{server} refused {what} (status {status}{said}){hint}");
     match status {
         400 => Error::Invalid(text),
-        429 | 502..=504 => Error::Unavailable(text),
+        // Envoy answers for a server that it cannot reach with 503.
+        429 | 502..=504 => Error::Unavailable(format!("{server} cannot answer now (status {status}{said})")),
         _ => Error::Failed(text),
     }
 }
