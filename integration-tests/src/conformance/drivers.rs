@@ -1,5 +1,6 @@
 //! How each driver's store is started and configured for a conformance suite.
 
+use crate::apollo::{self, Apollo};
 use crate::config::Config;
 use crate::envoy::Envoy;
 use crate::etcd::{self, Etcd};
@@ -119,4 +120,51 @@ pub async fn configuration_etcd() -> World {
 /// `configuration.etcd`, in etcd 3.4.
 pub async fn configuration_etcd_of_debian() -> World {
     World::in_etcd("configuration.etcd", "config", "v1", etcd::Version::Debian34).await
+}
+
+/// The cases of the suite of configuration: each has a group of its own, which Apollo must have as a namespace.
+const CONFIGURATION_CASES: [&str; 10] = [
+    "items_are_read_by_their_keys",
+    "without_keys_all_items_are_read",
+    "a_save_replaces_the_value",
+    "a_deleted_item_is_gone",
+    "many_items_are_saved_at_once",
+    "texts_survive",
+    "an_unknown_store_and_an_empty_key_are_refused",
+    "subscribers_are_told_of_their_keys",
+    "a_subscription_ends_with_its_stream",
+    "many_changes_come_once_and_in_order",
+];
+
+/// `configuration.apollo`
+pub async fn configuration_apollo() -> World {
+    let namespaces: Vec<String> = ["dapr", "layotto"]
+        .iter()
+        .flat_map(|dialect| CONFIGURATION_CASES.map(|case| format!("{dialect}-{}", case.replace('_', "-"))))
+        .collect();
+    let listed = namespaces.join(",");
+    let (sender, started) = tokio::sync::oneshot::channel();
+    // In a runtime of its own: that of a test ends with it.
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let apollo = Apollo::start(apollo::Options::default()).await;
+            for namespace in &namespaces {
+                apollo.create_namespace("shop", namespace);
+            }
+            sender.send((apollo.config.url(), apollo.portal.url())).unwrap();
+            std::future::pending::<()>().await;
+        });
+    });
+    let (config, portal) = started.await.unwrap();
+    let metadata = [
+        ("address", config.as_str()),
+        ("app_id", "shop"),
+        ("namespace_name", &listed),
+        ("open_api_address", &portal),
+        ("open_api_token", apollo::TOKEN),
+        ("open_api_user", apollo::OPERATOR),
+    ];
+    let config = Config::new("conformance").component("config", "configuration.apollo", &metadata);
+    World { envoy: Envoy::start(config).await, component: "config", redis: Vec::new(), etcd: None }
 }
