@@ -162,9 +162,7 @@ impl Runtime {
     /// runs [`Runtime::converse`]. Any other call is unary.
     pub fn conversation(&self, head: &Head) -> Option<Conversation> {
         let (service, method) = head.method();
-        let stream =
-            proto::method(service, method).is_some_and(|method| method.client_streaming || method.server_streaming);
-        (stream && is_stream_served(service, method))
+        is_stream_served(service, method)
             .then(|| Conversation::new(head.encoding.clone(), self.config.limits.max_request_bytes))
     }
 
