@@ -6,10 +6,9 @@ mod support;
 
 use h2::Reason;
 use h2::client::Builder;
-use integration_tests::{Config, Envoy, installed, ports};
+use integration_tests::{Config, Envoy, ports};
 use runtime_bus::message::{FromBus, MAX_UNACKNOWLEDGED, ToBus, hello};
 use serde_json::{Value, json};
-use std::path::Path;
 use support::{Client, noise};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -24,8 +23,7 @@ struct Bus {
 impl Bus {
     async fn start() -> Self {
         let [direct, routed] = [(); 2].map(|()| ports::free_port());
-        let config =
-            Config::new("orders").change_bootstrap(move |bootstrap, scratch| add(bootstrap, scratch, direct, routed));
+        let config = Config::new("orders").change_bootstrap(move |bootstrap, _| add(bootstrap, direct, routed));
         Self { envoy: Envoy::start(config).await, direct, routed }
     }
 
@@ -34,16 +32,12 @@ impl Bus {
     }
 }
 
-fn add(bootstrap: &mut Value, scratch: &Path, direct: u16, routed: u16) {
-    let module = json!(scratch.join("modules/tunnel.wasm")).to_string();
-    let template = |name: &str| -> Value {
-        let path = installed::workspace().join("cli/src/render/templates").join(name);
-        let text = std::fs::read_to_string(path).unwrap().replace("{{module}}", &module);
-        serde_saphyr::from_str(&text).unwrap()
-    };
+/// The bus on a TCP port, and a port whose streams are routed to the bus within Envoy.
+fn add(bootstrap: &mut Value, direct: u16, routed: u16) {
     let address = |port: u16| json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
-    let internal = template("bus.yaml")[0].clone();
-    let mut on_tcp = internal.clone();
+    let listeners = bootstrap["static_resources"]["listeners"].as_array_mut().unwrap();
+    let bus = listeners.iter().find(|listener| listener["name"] == "runtime.bus");
+    let mut on_tcp = bus.expect("the bus is part of every configuration").clone();
     on_tcp["name"] = "bus_on_tcp".into();
     on_tcp["address"] = address(direct);
     on_tcp.as_object_mut().unwrap().remove("internal_listener");
@@ -65,20 +59,7 @@ fn add(bootstrap: &mut Value, scratch: &Path, direct: u16, routed: u16) {
     let filters = json!([{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]);
     let through_cluster =
         json!({"name": "routed", "address": address(routed), "filter_chains": [{"filters": filters}]});
-    for (kind, more) in [
-        ("listeners", vec![internal, on_tcp, through_cluster]),
-        ("clusters", vec![template("bus_cluster.yaml")[0].clone()]),
-    ] {
-        let resources = &mut bootstrap["static_resources"][kind];
-        if resources.is_null() {
-            *resources = json!([]);
-        }
-        resources.as_array_mut().unwrap().extend(more);
-    }
-    bootstrap["bootstrap_extensions"] = json!([{
-        "name": "envoy.bootstrap.internal_listener",
-        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener"},
-    }]);
+    listeners.extend([on_tcp, through_cluster]);
 }
 
 async fn connect(port: u16, builder: &Builder) -> Client {
