@@ -80,6 +80,10 @@ fn a_right_one_is_said_to_be() {
         ),
         (vec!["--app-id", "other", "--resources-path", "dapr-components"], "ok: app other, components: none\n"),
         (
+            vec!["--layotto-config", "layotto/config_etcd.json"],
+            "ok: app orders, components: config_demo, lock_demo, sequencer_demo\n",
+        ),
+        (
             vec!["--layotto-config", "layotto/config_redis.json"],
             "ok: app orders, components: state_demo, lock_demo, sequencer_demo\n",
         ),
