@@ -15,7 +15,7 @@ export RUNTIME_TEST_GRPCURL ?= $(CURDIR)/.tools/bin/grpcurl
 
 FILTERS = --target wasm32-wasip1 -p runtime-filter -p tunnel-filter
 FEATURES = --features envoy-runtime-proto/descriptors
-TEST = cargo test $(FEATURES)
+TEST = cargo test --no-fail-fast $(FEATURES)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint bench build fmt clean basics tools filters docs matrix test-matrix test-containers fuzz

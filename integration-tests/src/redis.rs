@@ -3,7 +3,7 @@
 use crate::server::{Program, Server};
 use crate::{certificates, installed, ports, scratch, wait};
 use redis::aio::MultiplexedConnection;
-use redis::{FromRedisValue, RedisResult, ToRedisArgs};
+use redis::{AsyncConnectionConfig, FromRedisValue, RedisResult, ToRedisArgs};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use tempfile::TempDir;
@@ -158,7 +158,9 @@ impl Redis {
     pub async fn connection(&self, database: u32) -> RedisResult<MultiplexedConnection> {
         let login = self.options.password.map_or_else(String::new, |password| format!(":{password}@"));
         let client = redis::Client::open(format!("redis://{login}127.0.0.1:{}/{database}", self.port))?;
-        client.get_multiplexed_async_connection().await
+        // Of its own the client gives up after half a second, which WAIT and a loaded machine take longer than.
+        let patient = AsyncConnectionConfig::new().set_response_timeout(Some(wait::PATIENCE));
+        client.get_multiplexed_async_connection_with_config(&patient).await
     }
 
     /// The hash under `key`, field by field.

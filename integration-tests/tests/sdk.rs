@@ -30,7 +30,8 @@ fn expect_all_done(output: &Output, steps: &[&str]) {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}\n{printed}\n{errors}", output.status);
     for step in steps {
-        assert!(printed.lines().any(|line| line == *step), "{step} is missing in:\n{printed}\n{errors}");
+        // Not line by line: a thread of the SDK prints too, and ends its lines where it happens to.
+        assert!(printed.contains(step), "{step} is missing in:\n{printed}\n{errors}");
     }
 }
 

@@ -221,7 +221,13 @@ impl Bus {
                     entry.acknowledge(sequence);
                 }
             }
-            FromBus::Gone { subscription } | FromBus::Unknown { subscription } => {
+            FromBus::Unknown { subscription } => match entry(subscription) {
+                // The bus forgets a subscriber when its end is written: sent again, the end is answered so.
+                Some(entry) if entry.is_ending() => entry.acknowledge(u64::MAX),
+                Some(entry) => entry.lose(),
+                None => {}
+            },
+            FromBus::Gone { subscription } => {
                 if let Some(entry) = entry(subscription) {
                     entry.lose();
                 }
@@ -250,6 +256,11 @@ impl Entry {
         }
         drop(unacknowledged);
         self.wake();
+    }
+
+    /// Whether the end was sent.
+    fn is_ending(&self) -> bool {
+        self.unacknowledged.borrow().back().is_some_and(|last| last.bytes.is_none())
     }
 
     fn lose(&self) {

@@ -6,16 +6,17 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use bytes::Bytes;
 use futures::future::{Either, select};
 use runtime_api::Runtime;
 use runtime_api::api::Conversation;
 use runtime_api::api::call::{Head, trailers};
 use runtime_api::executor::Task;
-use runtime_bus::message::{CONNECTION_HEADER, hello};
+use runtime_bus::message::{CONNECTION_HEADER, MAX_UNACKNOWLEDGED, hello};
 use tonic::{Code, Status};
 
 use crate::abi::{self, Buffer, Map};
-use crate::bus::{Bus, Subscription};
+use crate::bus::{Bus, Lost, Subscription};
 use crate::entry::Action;
 use crate::host::Host;
 
@@ -155,12 +156,16 @@ impl Push {
 /// Runs the call, sends what it says, and ends the stream with its status.
 async fn serve(runtime: &Runtime, head: &Head, conversation: &Conversation, progress: &Progress, context: u32) {
     let subscription = &progress.subscription;
+    // The message under way is kept outside, so that it is sent to its end whatever ends first.
+    let rest = RefCell::new(Bytes::new());
     let send_all = async {
-        loop {
+        while send(subscription, &rest).await.is_ok() {
+            // Taken when there is room: what waits is counted in the conversation, which has a bound.
             if subscription.ready().await.is_err() {
                 return;
             }
-            subscription.send(conversation.next_frame().await);
+            let frame = conversation.next_frame().await;
+            *rest.borrow_mut() = frame;
         }
     };
     let status = match select(Box::pin(runtime.converse(head, conversation)), Box::pin(send_all)).await {
@@ -170,18 +175,31 @@ async fn serve(runtime: &Runtime, head: &Head, conversation: &Conversation, prog
         }
         Either::Right(((), _)) => return close(context),
     };
-    // An app that reads too slowly is not waited for.
+    // For an app that reads too slowly what waits is dropped, but for the message that has begun.
     let patient = status.code() != Code::ResourceExhausted;
     *progress.status.borrow_mut() = Some(status);
-    while patient && let Some(frame) = conversation.take_frame() {
-        if subscription.ready().await.is_err() {
+    loop {
+        if send(subscription, &rest).await.is_err() {
             return close(context);
         }
-        subscription.send(frame);
+        let Some(frame) = conversation.take_frame().filter(|_| patient) else { break };
+        *rest.borrow_mut() = frame;
     }
     if subscription.end().await.is_err() {
         close(context);
     }
+}
+
+/// Sends bytes in pieces of what may be under way, since a message of an app may be larger than one to the bus. What is
+/// left when the future is dropped stays in its place.
+async fn send(subscription: &Subscription, rest: &RefCell<Bytes>) -> Result<(), Lost> {
+    while !rest.borrow().is_empty() {
+        subscription.ready().await?;
+        let length = rest.borrow().len().min(MAX_UNACKNOWLEDGED);
+        let piece = rest.borrow_mut().split_to(length);
+        subscription.send(piece);
+    }
+    Ok(())
 }
 
 /// Resets the stream: nothing else reaches the app any more.
