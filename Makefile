@@ -14,6 +14,7 @@ export RUNTIME_TEST_JARS ?= $(CURDIR)/.tools/java
 export RUNTIME_TEST_GRPCURL ?= $(CURDIR)/.tools/bin/grpcurl
 
 FILTERS = --target wasm32-wasip1 -p runtime-filter -p tunnel-filter
+STATE_FILTER = --target wasm32-wasip1 -p runtime-filter --no-default-features
 FEATURES = --features envoy-runtime-proto/descriptors
 TEST = cargo test --no-fail-fast $(FEATURES)
 
@@ -33,6 +34,7 @@ lint: tools .tools/bin/cargo-deny ## Formatting, clippy for both targets, licenc
 	cargo fmt --all --check
 	cargo clippy --all-targets $(FEATURES),integration-tests/containers -- -D warnings
 	cargo clippy $(FILTERS) -- -D warnings
+	cargo clippy $(STATE_FILTER) -- -D warnings
 	tools/deny.sh
 
 bench: basics build ## Measure against Envoy's own direct response, side by side
@@ -41,8 +43,9 @@ bench: basics build ## Measure against Envoy's own direct response, side by side
 build: filters ## Build target/release/envoy-runtime with the filters inside
 	cargo build --release -p envoy-runtime
 
-filters: ## Build runtime.wasm and tunnel.wasm
+filters: ## Build runtime.wasm, runtime-state.wasm and tunnel.wasm
 	cargo build --profile filter $(FILTERS)
+	cargo build --profile filter-state $(STATE_FILTER)
 
 fmt: ## Format all code
 	cargo fmt --all

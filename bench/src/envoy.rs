@@ -37,6 +37,7 @@ impl Envoy {
         std::fs::write(&file, bootstrap.to_string())?;
         let mut command = Command::new(envoy);
         command.arg("--config-path").arg(file).args(["--concurrency", "1", "--use-dynamic-base-id"]);
+        command.env("GLIBC_TUNABLES", "glibc.pthread.rseq=0"); // as `envoy-runtime run` does
         let mut child = Child::start(command, &scratch.path().join("envoy.log"), scratch.path());
         let ready = async || {
             if child.ended().is_some() {

@@ -16,10 +16,15 @@ mod table;
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use case::{Bench, CASES, LEVELS};
 use clap::Parser;
 use report::Report;
+use tokio::time::Instant;
+
+/// Envoy's allocator gives back what has not been used for five minutes.
+const SETTLING: Duration = Duration::from_mins(6);
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -91,9 +96,13 @@ async fn run(arguments: &Arguments) -> Result<bool> {
         }
     }
     report.memory.loaded = bench.memory()?;
-    drop(bench);
+    let settled = Instant::now() + if arguments.quick { Duration::ZERO } else { SETTLING };
     eprint!("\r{:40}", "subscriptions");
     report.subscriptions = subscribe::measure(&envoy).await?;
+    eprint!("\r{:40}", "waiting for memory to be given back");
+    tokio::time::sleep_until(settled).await;
+    report.memory.settled = bench.memory()?;
+    drop(bench);
     eprint!("\r{:40}\r", "");
     print!("{}", table::of(&report));
     if let Some(directory) = arguments.out() {

@@ -9,7 +9,7 @@ use crate::subscribe::Figures as Subscription;
 
 /// `GetState` on Redis gives at least this part of the rate of Envoy's direct response.
 const LEAST_RATIO: f64 = 0.34;
-/// What the runtime may add to the resident memory of an Envoy, after load.
+/// What the runtime may add to the resident memory of an Envoy, after load and [`crate::SETTLING`].
 const MOST_MIB: f64 = 36.0;
 /// The median way of a change from the store to an app takes less.
 const MOST_DELAY_US: f64 = 5000.0;
@@ -45,11 +45,12 @@ pub(crate) fn mib(kib: u64) -> f64 {
     crate::load::float(kib) / 1024.0
 }
 
-/// Memory before the first measurement and after the last.
-#[derive(Debug, Default, Serialize)]
+/// Memory before the first measurement, after the last, and when Envoy has given back what it no longer uses.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct Usages {
     pub(crate) idle: Usage,
     pub(crate) loaded: Usage,
+    pub(crate) settled: Usage,
 }
 
 /// All measurements.
@@ -103,6 +104,7 @@ struct CaseSummary {
 struct Over {
     idle: f64,
     loaded: f64,
+    settled: f64,
 }
 
 impl Report {
@@ -154,7 +156,7 @@ impl Report {
     /// What is outside its bounds.
     pub(crate) fn excesses(&self) -> Vec<String> {
         let (ratio, failures, memory) =
-            (self.figures(PROMISED, FULL).of_direct, self.failures(), self.memory.loaded.over_bare());
+            (self.figures(PROMISED, FULL).of_direct, self.failures(), self.memory.settled.over_bare());
         let mut excesses = Vec::new();
         if ratio < LEAST_RATIO {
             let name = PROMISED.name();
@@ -190,6 +192,7 @@ impl Report {
             memory_over_bare_mib: Over {
                 idle: rounded(self.memory.idle.over_bare(), 1),
                 loaded: rounded(self.memory.loaded.over_bare(), 1),
+                settled: rounded(self.memory.settled.over_bare(), 1),
             },
             subscriptions: &self.subscriptions,
         }

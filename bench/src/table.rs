@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::case::{CASES, FULL, LEVELS, VALUE_BYTES};
-use crate::report::{Report, Usage, mib};
+use crate::report::{Report, Usage, Usages, mib};
 
 pub(crate) fn of(report: &Report) -> String {
     let mut text = String::new();
@@ -42,7 +42,8 @@ fn write(report: &Report, text: &mut String) -> std::fmt::Result {
     }
     writeln!(text, "\ncalls that failed: {}\n", report.failures())?;
     writeln!(text, "{:24} {:>9} {:>9} {:>9}", "resident memory, MiB", "runtime", "bare", "over bare")?;
-    for (name, usage) in [("idle", report.memory.idle), ("after load", report.memory.loaded)] {
+    let Usages { idle, loaded, settled } = report.memory;
+    for (name, usage) in [("idle", idle), ("after load", loaded), ("six minutes later", settled)] {
         let Usage { runtime, bare } = usage;
         writeln!(text, "{name:24} {:>9.1} {:>9.1} {:>9.1}", mib(runtime.rss), mib(bare.rss), usage.over_bare())?;
     }

@@ -30,7 +30,7 @@ pub enum Command {
     ///
     /// The exit code is 0 if it can be used (there may be warnings), 1 if not, 2 if a file could not be read.
     Check(Box<Check>),
-    /// Write the filters, runtime.wasm and tunnel.wasm, into a folder
+    /// Write the filters, runtime.wasm, runtime-state.wasm and tunnel.wasm, into a folder
     Extract {
         /// The folder; it is made if need be
         dir: PathBuf,
@@ -158,7 +158,7 @@ pub struct Render {
     /// read; without it their names are printed to the standard error output
     #[arg(long, value_name = "FILE")]
     pub secrets_file: Option<PathBuf>,
-    /// Where runtime.wasm and tunnel.wasm are on the machine that runs Envoy (see `extract`)
+    /// Where the filters are on the machine that runs Envoy (see `extract`)
     #[arg(long, value_name = "DIR", default_value = "/etc/envoy")]
     pub modules: PathBuf,
 }

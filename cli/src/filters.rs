@@ -3,18 +3,30 @@
 use std::fs;
 use std::path::Path;
 
+use runtime_api::component::STATE_DRIVERS;
+use runtime_api::config::Config;
+
 use crate::Failure;
 
 /// The HTTP filter that answers the APIs.
-pub const RUNTIME: &str = "runtime.wasm";
+const RUNTIME: &str = "runtime.wasm";
+/// The same with the drivers for state alone.
+const STATE: &str = "runtime-state.wasm";
 /// The upstream filter that carries raw TCP.
 pub const TUNNEL: &str = "tunnel.wasm";
 
 /// Name and content of each.
-const FILES: [(&str, &[u8]); 2] = [
+const FILES: [(&str, &[u8]); 3] = [
     (RUNTIME, include_bytes!(concat!(env!("OUT_DIR"), "/runtime.wasm"))),
+    (STATE, include_bytes!(concat!(env!("OUT_DIR"), "/runtime-state.wasm"))),
     (TUNNEL, include_bytes!(concat!(env!("OUT_DIR"), "/tunnel.wasm"))),
 ];
+
+/// The smallest HTTP filter that serves a configuration.
+pub fn runtime(config: &Config) -> &'static str {
+    let is_small = |kind| STATE_DRIVERS.iter().any(|driver| driver.kind == kind);
+    if config.components.iter().all(|component| is_small(component.driver.kind)) { STATE } else { RUNTIME }
+}
 
 /// Writes the filters into `dir`, which is made if need be.
 pub fn extract(dir: &Path) -> Result<(), Failure> {

@@ -229,6 +229,21 @@ fn the_buffer_holds_the_largest_message() {
 }
 
 #[test]
+fn the_filter_is_the_smallest_that_serves() {
+    let filter = |kinds: &[&str]| {
+        let component =
+            |(index, kind)| format!("- {{name: c{index}, type: {kind}, metadata: {{redisHost: 'redis:6379'}}}}\n");
+        let text = bootstrap(&format!(
+            "appId: a\ncomponents:\n{}",
+            kinds.iter().enumerate().map(component).collect::<String>()
+        ));
+        text.lines().find_map(|line| line.split_once("/modules/runtime")?.1.strip_suffix("}}").map(str::to_owned))
+    };
+    assert_eq!(filter(&["state.redis", "State.Redis"]).unwrap(), "-state.wasm");
+    assert_eq!(filter(&["state.redis", "lock.redis"]).unwrap(), ".wasm");
+}
+
+#[test]
 fn a_server_gets_a_cluster_unless_there_is_one() {
     let text = bootstrap(
         "appId: a
@@ -244,7 +259,7 @@ components:
     assert_eq!(names, ["runtime.state.named", "runtime.state.by.address", "runtime.bus"]);
     assert!(clusters.contains("socket_address: {address: redis.shop, port_value: 6379}"), "{clusters}");
     assert!(clusters.contains("alt_stat_name: runtime_state_by_address\n    type: STATIC\n"), "{clusters}");
-    assert!(clusters.contains("filename: /modules/tunnel.wasm") && text.contains("filename: /modules/runtime.wasm"));
+    assert!(clusters.contains("filename: /modules/tunnel.wasm"));
     assert!(!clusters.contains("transport_socket"), "{clusters}");
 }
 

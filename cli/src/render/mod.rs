@@ -89,7 +89,7 @@ fn listeners(config: &Config, document: &Value, machine: Machine<'_>) -> Result<
     let mut filters = fill(
         FILTERS,
         &[
-            ("module", module(machine, filters::RUNTIME)),
+            ("module", module(machine, filters::runtime(config))),
             ("environment", Part::Block(environment(document)?)),
             ("configuration", Part::Block(template::json(document))),
         ],

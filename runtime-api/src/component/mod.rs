@@ -140,7 +140,16 @@ pub struct Tls {
     pub certificate: Option<(String, String)>,
 }
 
+/// The drivers of the filter's smaller build, `runtime-state.wasm`: code that a configuration does not use costs memory in
+/// every Envoy all the same.
+pub const STATE_DRIVERS: &[Driver] = &[state::in_memory::DRIVER, state::redis::DRIVER];
+
+/// All drivers of the smaller build, by type.
+#[cfg(not(feature = "full"))]
+pub const DRIVERS: &[Driver] = STATE_DRIVERS;
+
 /// All drivers, by type.
+#[cfg(feature = "full")]
 pub const DRIVERS: &[Driver] = &[
     state::in_memory::DRIVER,
     state::redis::DRIVER,

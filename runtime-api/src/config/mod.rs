@@ -334,7 +334,8 @@ impl Component {
         let kind = settings.text("type")?;
         let Some(driver) = DRIVERS.iter().find(|driver| driver.kind.eq_ignore_ascii_case(kind)) else {
             let known: Vec<&str> = DRIVERS.iter().map(|driver| driver.kind).collect();
-            let text = format!("unknown component type {kind:?}; {}", suggest(kind, &known));
+            let build = if cfg!(feature = "full") { "" } else { " to runtime-state.wasm (runtime.wasm knows more)" };
+            let text = format!("unknown component type {kind:?}{build}; {}", suggest(kind, &known));
             report.error(path.field("type"), text);
             return None;
         };
