@@ -14,6 +14,7 @@ pub mod etcd;
 pub mod http1;
 pub mod installed;
 pub mod kubernetes;
+pub mod listener_file;
 pub mod lock;
 pub mod middleman;
 pub mod ports;

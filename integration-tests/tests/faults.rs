@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use envoy_runtime_proto::dapr::runtime::v1::GetStateRequest;
 use futures::future::join_all;
+use integration_tests::listener_file::serve_listener_from_a_file;
 use integration_tests::middleman::{Middleman, Replies};
 use integration_tests::redis::{Options, Redis};
 use integration_tests::store::{ItemOptions, item};
@@ -12,7 +13,7 @@ use integration_tests::{Client, Config, Dialect, Envoy, Store, wait};
 use prost::Message;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -308,33 +309,6 @@ async fn an_app_resets_streams_at_random_while_another_works() {
     envoy.assert_no_filter_crashed().await;
 }
 
-/// Moves the gRPC listener of Dapr into a file that Envoy watches, and leaves the rest as it was rendered.
-fn serve_listener_from_a_file(bootstrap: &mut Value, directory: &std::path::Path) {
-    let listeners = bootstrap["static_resources"]["listeners"].as_array_mut().expect("the bootstrap has listeners");
-    let index = listeners.iter().position(|listener| listener["name"] == "dapr_grpc").expect("there is dapr_grpc");
-    let listener = listeners.remove(index);
-    write_listener(directory, listener, 0);
-    bootstrap["node"]["id"] = json!("test");
-    bootstrap["node"]["cluster"] = json!("test");
-    bootstrap["dynamic_resources"]["lds_config"] = json!({
-        "resource_api_version": "V3",
-        "path_config_source": {
-            "path": directory.join("listeners.json"),
-            "watched_directory": {"path": directory},
-        },
-    });
-}
-
-/// Writes a version of the listener. Envoy sees that it differs, drains the old one with its filters and starts a new one.
-fn write_listener(directory: &std::path::Path, mut listener: Value, version: u32) {
-    listener["@type"] = json!("type.googleapis.com/envoy.config.listener.v3.Listener");
-    listener["metadata"] = json!({"filter_metadata": {"test": {"version": version}}});
-    let text = json!({"version_info": version.to_string(), "resources": [listener]}).to_string();
-    let scratch = directory.join(format!("listeners-{version}.json"));
-    std::fs::write(&scratch, text).unwrap();
-    std::fs::rename(scratch, directory.join("listeners.json")).unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_configuration_is_replaced_under_load() {
     const LIMIT: u32 = 1_234_000;
@@ -345,11 +319,7 @@ async fn the_configuration_is_replaced_under_load() {
         .component("memory", "state.in-memory", &[])
         .change_bootstrap(serve_listener_from_a_file);
     let envoy = Envoy::start(config).await;
-    // The listener of the file may come a moment after the others.
-    wait::eventually("the listener of the file is there", async || {
-        tokio::net::TcpStream::connect(("127.0.0.1", envoy.dapr_grpc)).await
-    })
-    .await;
+    let first = envoy.listener_of_the_file().await;
     let store = Store::new(envoy.client(Dialect::Dapr).await, "statestore");
     fill(&store).await;
     let memory = Store::new(store.client().clone(), "memory");
@@ -382,35 +352,19 @@ async fn the_configuration_is_replaced_under_load() {
         })
         .collect();
 
-    let text = std::fs::read_to_string(envoy.scratch().join("listeners.json")).unwrap();
-    let first: Value = serde_json::from_str(&text).unwrap();
     for version in 1..=10 {
-        let mut listener = first["resources"][0].clone();
+        let mut listener = first.clone();
         // Every second version changes the configuration of the filter as well, so that Envoy configures it anew.
         if version % 2 == 0 {
             let changed = listener.to_string().replace(&LIMIT.to_string(), &(LIMIT + version).to_string());
             assert!(changed.contains(&(LIMIT + version).to_string()), "the limit stands in the listener");
             listener = serde_json::from_str(&changed).unwrap();
         }
-        write_listener(envoy.scratch(), listener, version);
-        wait::eventually("Envoy has taken the version", async || {
-            let dump = envoy.config_dump().await.to_string();
-            if dump.contains(&format!("\"version_info\":\"{version}\"")) { Ok(()) } else { Err("not yet") }
-        })
-        .await;
+        envoy.replace_listener_of_the_file(listener, version).await;
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     // The load goes on until the last of the old listeners is gone, with the filters that it had.
-    wait::eventually("the old listeners are gone", async || {
-        if envoy.stat("listener_manager.total_filter_chains_draining").await == 0
-            && envoy.stat("listener_manager.total_listeners_draining").await == 0
-        {
-            Ok(())
-        } else {
-            Err("they drain")
-        }
-    })
-    .await;
+    envoy.old_listeners_are_gone().await;
     go_on.store(false, Ordering::Relaxed);
     let mut calls = 0;
     for worker in workers {
