@@ -85,6 +85,7 @@ mod host {
         ) -> u32;
         pub(super) fn proxy_set_effective_context(context: u32) -> u32;
         pub(super) fn proxy_close_stream(stream: u32) -> u32;
+        pub(super) fn proxy_continue_stream(stream: u32) -> u32;
         pub(super) fn proxy_get_shared_data(
             key: *const u8,
             key_size: usize,
@@ -319,9 +320,16 @@ pub(crate) fn set_effective_context(context: u32) -> Result<(), Refused> {
     accepted(unsafe { host::proxy_set_effective_context(context) })
 }
 
+const HTTP_RESPONSE: u32 = 1;
+
+/// Lets the response of the effective context go on whose headers were held.
+pub(crate) fn continue_response() {
+    // SAFETY: takes no pointer.
+    unsafe { host::proxy_continue_stream(HTTP_RESPONSE) };
+}
+
 /// Resets the stream of the effective context.
 pub(crate) fn close_stream() {
-    const HTTP_RESPONSE: u32 = 1;
     // SAFETY: takes no pointer.
     unsafe { host::proxy_close_stream(HTTP_RESPONSE) };
 }

@@ -58,6 +58,8 @@ struct Shared {
 struct Entry {
     /// The connection that the subscriber is on, once the bus has told it.
     connection: Cell<Option<u64>>,
+    /// Whether that connection has had a link, so that the subscriber was within reach.
+    linked: Cell<bool>,
     sequence: Cell<u64>,
     unacknowledged: RefCell<VecDeque<Sent>>,
     unacknowledged_bytes: Cell<usize>,
@@ -142,6 +144,7 @@ impl Bus {
         self.0.links.borrow_mut().insert(connection, Rc::clone(&stream));
         for (number, entry) in &*self.0.entries.borrow() {
             if entry.connection.get() == Some(connection) {
+                entry.link();
                 for sent in &*entry.unacknowledged.borrow() {
                     stream.send(&sent.encode(*number));
                 }
@@ -258,6 +261,11 @@ impl Entry {
         self.wake();
     }
 
+    fn link(&self) {
+        self.linked.set(true);
+        self.wake();
+    }
+
     /// Whether the end was sent.
     fn is_ending(&self) -> bool {
         self.unacknowledged.borrow().back().is_some_and(|last| last.bytes.is_none())
@@ -295,19 +303,20 @@ impl Drop for Subscription {
 pub(crate) struct Lost;
 
 impl Subscription {
-    /// What the bus told in its response: the stream is on this connection of it.
-    pub(crate) fn attach(&self, connection: u64) {
+    /// What the bus told in its response: the stream is on this connection of it. Says whether there is a link already.
+    pub(crate) fn attach(&self, connection: u64) -> bool {
         self.entry.connection.set(Some(connection));
-        if !self.bus.0.links.borrow().contains_key(&connection) {
+        if self.bus.0.links.borrow().contains_key(&connection) {
+            self.entry.link();
+        } else {
             self.bus.open_link();
         }
-        self.entry.wake();
+        self.entry.linked.get()
     }
 
-    /// Waits until there is room for a message on the way to the app.
+    /// Waits until there is a link to the app, and room for a message on it.
     pub(crate) async fn ready(&self) -> Result<(), Lost> {
-        self.until(|entry| entry.connection.get().is_some() && entry.unacknowledged_bytes.get() < MAX_UNACKNOWLEDGED)
-            .await
+        self.until(|entry| entry.linked.get() && entry.unacknowledged_bytes.get() < MAX_UNACKNOWLEDGED).await
     }
 
     /// Sends to the app. To be called when it is [`Subscription::ready`].
@@ -318,7 +327,7 @@ impl Subscription {
 
     /// Ends the stream of the app after what was sent, and waits until that is done.
     pub(crate) async fn end(&self) -> Result<(), Lost> {
-        self.until(|entry| entry.connection.get().is_some()).await?;
+        self.until(|entry| entry.linked.get()).await?;
         self.transmit(None);
         self.until(|entry| entry.unacknowledged.borrow().is_empty()).await
     }

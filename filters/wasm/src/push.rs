@@ -45,8 +45,35 @@ struct Progress {
     subscription: Subscription,
     /// Whether the response of the bus has begun.
     begun: Cell<bool>,
+    /// Whether its headers are held, because nothing can be sent after them yet.
+    held: Cell<bool>,
     /// How the call has ended.
     status: RefCell<Option<Status>>,
+}
+
+impl Progress {
+    /// Lets the headers of the response go: what follows them can be sent.
+    fn let_go(&self, context: u32) {
+        if self.held.take() && abi::set_effective_context(context).is_ok() {
+            abi::continue_response();
+        }
+    }
+
+    /// Ends a stream to which nothing can be sent any more: with a status while the headers are held, else by a reset.
+    fn give_up(&self, context: u32) {
+        if abi::set_effective_context(context).is_err() {
+            return;
+        }
+        if self.held.take() {
+            crate::stream::respond_with_status(&lost());
+        } else {
+            abi::close_stream();
+        }
+    }
+}
+
+fn lost() -> Status {
+    Status::unavailable("the stream to the runtime was lost; subscribe again")
 }
 
 impl Push {
@@ -59,8 +86,12 @@ impl Push {
         head: Head,
         conversation: Conversation,
     ) -> Self {
-        let progress =
-            Rc::new(Progress { subscription: bus.subscribe(), begun: Cell::new(false), status: RefCell::default() });
+        let progress = Rc::new(Progress {
+            subscription: bus.subscribe(),
+            begun: Cell::new(false),
+            held: Cell::new(false),
+            status: RefCell::default(),
+        });
         let (runtime, shared, own) = (Rc::clone(runtime), Rc::clone(&progress), conversation.clone());
         let task =
             host.executor().spawn_cancellable(async move { serve(&runtime, &head, &own, &shared, context).await });
@@ -128,16 +159,15 @@ impl Push {
             self.progress.begun.set(true);
             let headers: [(&str, &[u8]); 2] = [(":status", b"200"), ("content-type", b"application/grpc")];
             let _ = abi::set_headers(Map::ResponseHeaders, &headers);
-            self.progress.subscription.attach(connection);
+            self.progress.held.set(!self.progress.subscription.attach(connection));
             host.run();
         }
-        Action::Continue
+        if self.progress.held.get() { Action::Pause } else { Action::Continue }
     }
 
     /// What the bus sends passes; at its end the trailers are added.
     pub(crate) fn on_response_body(&self, end_of_stream: bool) -> Action {
         if end_of_stream && self.progress.begun.get() {
-            let lost = || Status::unavailable("the stream to the runtime was lost; subscribe again");
             let status = self.progress.status.borrow().clone().unwrap_or_else(lost);
             for (name, value) in trailers(&status) {
                 let _ = abi::add_header(Map::ResponseTrailers, name, &value);
@@ -164,6 +194,7 @@ async fn serve(runtime: &Runtime, head: &Head, conversation: &Conversation, prog
             if subscription.ready().await.is_err() {
                 return;
             }
+            progress.let_go(context);
             let frame = conversation.next_frame().await;
             *rest.borrow_mut() = frame;
         }
@@ -173,20 +204,20 @@ async fn serve(runtime: &Runtime, head: &Head, conversation: &Conversation, prog
             drop(sending);
             status
         }
-        Either::Right(((), _)) => return close(context),
+        Either::Right(((), _)) => return progress.give_up(context),
     };
     // For an app that reads too slowly what waits is dropped, but for the message that has begun.
     let patient = status.code() != Code::ResourceExhausted;
     *progress.status.borrow_mut() = Some(status);
     loop {
         if send(subscription, &rest).await.is_err() {
-            return close(context);
+            return progress.give_up(context);
         }
         let Some(frame) = conversation.take_frame().filter(|_| patient) else { break };
         *rest.borrow_mut() = frame;
     }
     if subscription.end().await.is_err() {
-        close(context);
+        progress.give_up(context);
     }
 }
 
@@ -200,11 +231,4 @@ async fn send(subscription: &Subscription, rest: &RefCell<Bytes>) -> Result<(), 
         subscription.send(piece);
     }
     Ok(())
-}
-
-/// Resets the stream: nothing else reaches the app any more.
-fn close(context: u32) {
-    if abi::set_effective_context(context).is_ok() {
-        abi::close_stream();
-    }
 }
