@@ -84,6 +84,13 @@ fn a_right_one_is_said_to_be() {
             "ok: app orders, components: config_demo, lock_demo, sequencer_demo\n",
         ),
         (
+            vec!["--layotto-config", "layotto/config_apollo.json"],
+            "layotto/config_apollo.json:32:29: warning: servers[0].listeners[0].filter_chains[0].filters[0].config.grpc_config\
+             .config_store.config_demo.metadata.is_backup_config: has no effect: a filter writes no files: nothing is read \
+             while Apollo is away\n\
+             ok: app orders, components: config_demo\n",
+        ),
+        (
             vec!["--layotto-config", "layotto/config_redis.json"],
             "ok: app orders, components: state_demo, lock_demo, sequencer_demo\n",
         ),
