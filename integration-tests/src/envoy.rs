@@ -149,6 +149,18 @@ impl Envoy {
         self.server.log().await
     }
 
+    /// The arguments that Envoy runs with, as every user of this machine can read them.
+    pub fn command_line(&self) -> String {
+        let bootstrap = self.scratch.path().join("bootstrap.json");
+        let processes = std::fs::read_dir("/proc").expect("there is /proc").filter_map(Result::ok);
+        // By its file, so that it is found in a container too.
+        processes
+            .filter_map(|process| std::fs::read(process.path().join("cmdline")).ok())
+            .map(|arguments| String::from_utf8_lossy(&arguments).into_owned())
+            .find(|arguments| arguments.split('\0').any(|argument| Path::new(argument) == bootstrap))
+            .expect("Envoy runs")
+    }
+
     /// The directory that Envoy was started in.
     pub fn scratch(&self) -> &Path {
         self.scratch.path()

@@ -4,6 +4,9 @@ use integration_tests::{Config, Envoy, http1, ports};
 use serde_json::{Value, json};
 use std::path::Path;
 
+/// The type of all parameters and results.
+const I32: u8 = 0x7f;
+
 /// A filter that traps at each request, assembled by hand:
 ///
 /// ```wat
@@ -25,7 +28,6 @@ fn module() -> Vec<u8> {
         export("proxy_on_memory_allocate", 0, 1),
         export("proxy_on_request_headers", 0, 2),
     ];
-    const I32: u8 = 0x7f;
     [
         b"\0asm\x01\0\0\0".to_vec(),
         section(1, &[3, 0x60, 0, 0, 0x60, 1, I32, 1, I32, 0x60, 3, I32, I32, I32, 1, I32]), // the types of the functions

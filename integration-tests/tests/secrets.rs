@@ -231,7 +231,15 @@ async fn readable(envoy: &Envoy) -> Vec<(String, String)> {
     found.push(("the log".into(), envoy.log().await));
     let rendered = std::fs::read_to_string(envoy.scratch().join("bootstrap.json")).unwrap();
     found.push(("the rendered file".into(), rendered));
+    found.push(("the command line".into(), envoy.command_line()));
     found
+}
+
+/// The places where this text stands, each with the first line that has it.
+async fn places_of(envoy: &Envoy, text: &str) -> BTreeMap<String, String> {
+    let places = readable(envoy).await.into_iter();
+    let line = |content: &str| content.lines().find(|line| line.contains(text)).map(str::to_owned);
+    places.filter_map(|(place, content)| Some((place, line(&content)?))).collect()
 }
 
 #[tokio::test]
@@ -286,14 +294,33 @@ async fn no_secret_stands_where_it_could_be_read() {
     }
     let log = envoy.log().await;
     assert!(log.contains("[debug]"), "Envoy logs at the level debug");
-    let places = readable(&envoy).await;
-    assert!(places.iter().any(|(_, text)| text.contains("RUNTIME_SECRET_APITOKEN")), "the names are there");
-    for (place, text) in places {
-        let line = text.lines().find(|line| line.contains("hunter2"));
-        assert!(line.is_none(), "a secret stands in {place}: {line:?}");
-    }
+    assert!(!places_of(&envoy, "RUNTIME_SECRET_APITOKEN").await.is_empty(), "the names are there");
+    let found = places_of(&envoy, "hunter2").await;
+    assert!(found.is_empty(), "secrets stand where they can be read: {found:#?}");
     let file = envoy.scratch().join(integration_tests::envoy::SECRETS);
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(file).unwrap().permissions()) & 0o777, 0o600);
+}
+
+/// What is in names and keys is no secret to the runtime: by it the search above is seen to find what there is.
+#[tokio::test]
+async fn a_secret_in_the_wrong_field_is_found() {
+    let nowhere = format!("127.0.0.1:{}", integration_tests::ports::free_port());
+    let config = Config::new("orders").log_level("debug").component(
+        "hunter2-name",
+        "state.redis",
+        &[("redisHost", &nowhere), ("keyPrefix", "hunter2-prefix")],
+    );
+    let envoy = Envoy::start(config).await;
+    let store = Store::new(envoy.client(Dialect::Dapr).await, "hunter2-name");
+    store.get("hunter2-key").await.unwrap_err();
+    let found: Vec<_> = places_of(&envoy, "hunter2-name").await.into_keys().collect();
+    for place in ["/clusters", "/config_dump?include_eds", "/stats", "/stats/prometheus", "the rendered file"] {
+        assert!(found.iter().any(|found| found == place), "{place} is not among {found:?}");
+    }
+    let found = places_of(&envoy, "hunter2-prefix").await;
+    assert!(found.contains_key("/config_dump?include_eds") && found.contains_key("the rendered file"), "{found:#?}");
+    assert!(places_of(&envoy, "hunter2-key").await.contains_key("the log"));
+    assert!(places_of(&envoy, "--config-path").await.contains_key("the command line"));
 }
 
 #[tokio::test]
