@@ -34,3 +34,16 @@ async fn a_failure_has_its_status_and_details() {
     assert!(status["message"].as_str().unwrap().contains("absent"), "{status}");
     assert_eq!(status["details"][0]["@type"], "type.googleapis.com/google.rpc.ErrorInfo");
 }
+
+#[tokio::test]
+async fn details_are_readable_by_reflection() {
+    let envoy = Envoy::start(Config::new("orders")).await;
+    let mut grpcurl = Command::new(installed::grpcurl());
+    grpcurl.args(["-plaintext", "-d", r#"{"storeName": "absent", "key": "k"}"#]);
+    grpcurl.args([&format!("127.0.0.1:{}", envoy.dapr_grpc), "dapr.proto.runtime.v1.Dapr/GetState"]);
+    let refused = tokio::task::spawn_blocking(move || grpcurl.output()).await.unwrap().expect("grpcurl starts");
+    let said = String::from_utf8(refused.stderr).unwrap();
+    for text in ["DAPR_STATE_NOT_CONFIGURED", "dapr.io", r#""resourceType": "state""#] {
+        assert!(said.contains(text), "{said}");
+    }
+}

@@ -49,6 +49,7 @@ mod tests {
         assert_eq!(file_of("dapr.proto.runtime.v1.Dapr"), dapr);
         assert_eq!(file_of("dapr.proto.runtime.v1.Dapr.GetState"), dapr);
         assert!(file_of("google.protobuf.Any").is_some_and(|file| !file.descriptor.is_empty()));
+        assert_eq!(file_of("google.rpc.ErrorInfo"), file("google/rpc/error_details.proto"));
         assert_eq!(file_of("dapr.proto.runtime.v1"), None);
         assert_eq!(file_of(""), None);
     }
