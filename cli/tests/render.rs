@@ -219,13 +219,17 @@ fn listeners_may_be_sockets_or_off() {
 
 #[test]
 fn the_buffer_holds_the_largest_message() {
-    let buffers = |limit: &str| {
+    let found = |limit: &str, field: &str| {
         let text = bootstrap(&format!("appId: a\nlimits: {{maxRequestBytes: {limit}}}\n"));
-        let lines = text.lines().filter_map(|line| line.trim().strip_prefix("per_connection_buffer_limit_bytes: "));
-        lines.map(str::to_owned).collect::<Vec<_>>()
+        let listeners = text.split_once("clusters:").unwrap().0;
+        let lines = listeners.lines().filter_map(|line| line.trim().strip_prefix(field));
+        lines.map(|value| value.trim_start_matches(": ").to_owned()).collect::<Vec<_>>()
     };
-    assert_eq!(buffers("1024"), ["1048576"; 3]);
-    assert_eq!(buffers("16777216"), ["16842752"; 3]);
+    assert_eq!(found("1024", "per_connection_buffer_limit_bytes"), ["1048576"; 3]);
+    assert_eq!(found("1024", "initial_stream_window_size"), ["16777216"; 3]);
+    for field in ["per_connection_buffer_limit_bytes", "initial_stream_window_size"] {
+        assert_eq!(found("16777216", field), ["16842752"; 3]);
+    }
 }
 
 #[test]

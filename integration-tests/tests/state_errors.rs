@@ -185,3 +185,21 @@ async fn an_error_text_may_hold_any_character() {
     assert_eq!(status.message(), format!("state store {name} is not found"));
     assert_eq!(client.get_state(GetStateRequest::default()).await.unwrap_err().code(), Code::InvalidArgument);
 }
+
+#[tokio::test]
+async fn a_reply_that_is_too_large_is_refused_and_what_was_saved_can_be_read() {
+    for (limit, size) in [(4 << 20, 4_100_000), (20 << 20, 20_000_000)] {
+        let config = Config::new("orders").set("limits", serde_json::json!({"maxRequestBytes": limit}));
+        let envoy = Envoy::start(config.component("statestore", "state.in-memory", &[])).await;
+        for dialect in Dialect::ALL {
+            let store = Store::new(envoy.client(dialect).await, "statestore");
+            let keys = ["a", "b", "c", "d", "e"];
+            for key in keys {
+                store.save(item(key, "x".repeat(size))).await.unwrap();
+                assert_eq!(store.get(key).await.unwrap().data.len(), size);
+            }
+            expect_status(store.bulk_get(&keys, 0).await, Code::ResourceExhausted, "ask for fewer items");
+        }
+        envoy.assert_no_filter_crashed().await;
+    }
+}

@@ -57,6 +57,24 @@ fn items_end_when_their_time_is_over_and_free_their_memory() {
 }
 
 #[test]
+fn a_reply_that_envoy_would_cut_off_is_refused() {
+    let (world, worker) = store();
+    let keys: Vec<String> = (0..5).map(|number| number.to_string()).collect();
+    for key in &keys {
+        ok(&world, &worker, vec![item(key, &"x".repeat(4_000_000))]);
+    }
+    let bulk = |keys: &[String]| {
+        let request = dapr::GetBulkStateRequest { store_name: "s".into(), keys: keys.to_vec(), ..Default::default() };
+        call(&world, &worker, &format!("{DAPR}/GetBulkState"), &request)
+    };
+    let reply: dapr::GetBulkStateResponse = message(&bulk(&keys[..4]));
+    assert_eq!(reply.items.len(), 4);
+    let (code, text) = status(&bulk(&keys));
+    assert_eq!(code, Code::ResourceExhausted, "{text}");
+    assert!(text.starts_with("the reply has 200"), "{text}");
+}
+
+#[test]
 fn a_failed_transaction_changes_nothing() {
     let (world, worker) = store();
     ok(&world, &worker, vec![item("a", "1"), item("b", "1")]);

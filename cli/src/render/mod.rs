@@ -105,6 +105,7 @@ fn listeners(config: &Config, document: &Value, machine: Machine<'_>) -> Result<
                 ("name", Part::Value(json!(name))),
                 ("address", Part::Value(address)),
                 ("buffer", Part::Value(json!(buffer))),
+                ("window", Part::Value(json!(config.limits.max_reply_bytes()))),
                 ("filters", Part::Block(std::mem::replace(&mut filters, "http_filters: *filters\n".to_owned()))),
             ],
         )?;

@@ -107,6 +107,14 @@ pub fn too_large(limit: usize) -> Status {
     ))
 }
 
+/// What is said of a reply that Envoy would not pass on.
+pub fn reply_too_large(size: usize, limit: usize) -> Status {
+    Status::resource_exhausted(format!(
+        "the reply has {size} bytes, more than the {limit} that can be sent at once: ask for fewer items, or raise \
+         limits.maxRequestBytes"
+    ))
+}
+
 /// How long the first message says that it is, once its header has come.
 pub fn declared_length(body: &[u8]) -> Option<usize> {
     let (&[_, a, b, c, d], _) = body.split_first_chunk::<FRAME_HEADER>()?;

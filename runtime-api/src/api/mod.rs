@@ -138,6 +138,10 @@ impl Runtime {
         } else {
             invalid_token().into()
         };
+        let reply = match (reply, self.config.limits.max_reply_bytes()) {
+            (Reply::Message(frame), limit) if frame.len() > limit => call::reply_too_large(frame.len(), limit).into(),
+            (reply, _) => reply,
+        };
         self.account(&call, service, method, started, &reply);
         reply
     }

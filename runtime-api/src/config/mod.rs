@@ -120,6 +120,16 @@ pub struct Limits {
     pub timeout: Duration,
 }
 
+impl Limits {
+    /// The largest reply to a unary call, with its frame. Envoy holds it as a whole, up to the HTTP/2 window of the
+    /// listener, which is rendered so, and resets the stream of a larger one.
+    pub fn max_reply_bytes(&self) -> usize {
+        const ENVOYS_DEFAULT: usize = 16 << 20;
+        const BESIDES_VALUE: usize = 64 << 10; // what was taken from the app can be read by it
+        ENVOYS_DEFAULT.max(self.max_request_bytes.saturating_add(BESIDES_VALUE))
+    }
+}
+
 /// A configured component.
 #[derive(Debug, Clone)]
 pub struct Component {
