@@ -241,18 +241,16 @@ async fn connections_that_drain_keep_their_streams() {
     nothing_is_left(&envoy).await;
 }
 
-const STREAMS: u32 = 30;
-
-async fn envoy_with_few_streams_on_a_connection() -> Envoy {
-    envoy(1, |bootstrap, _| {
-        limit(bootstrap, "/explicit_http_config/http2_protocol_options", "max_concurrent_streams", json!(STREAMS));
+async fn envoy_with_few_streams_on_a_connection(streams: u32) -> Envoy {
+    envoy(1, move |bootstrap, _| {
+        limit(bootstrap, "/explicit_http_config/http2_protocol_options", "max_concurrent_streams", json!(streams));
     })
     .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_apps_are_served_on_many_connections() {
-    let envoy = envoy_with_few_streams_on_a_connection().await;
+    let envoy = envoy_with_few_streams_on_a_connection(30).await;
     let writer = Writer::start(&envoy).await;
     let mut followers = Vec::new();
     for round in 0..20 {
@@ -270,22 +268,21 @@ async fn two_hundred_apps_are_served_on_many_connections() {
     nothing_is_left(&envoy).await;
 }
 
-/// A connection that was full before its link was there: the filter can send nothing on it, and says so.
+/// No connection has room for a stream and its link: the filter can send nothing, and says so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_out_of_reach_end_with_a_status() {
-    let envoy = envoy_with_few_streams_on_a_connection().await;
+    let envoy = envoy_with_few_streams_on_a_connection(1).await;
     let writer = Writer::start(&envoy).await;
-    let mut ends = 0;
-    for seen in finish(start_following(&envoy, 100, Duration::from_secs(4)).await).await {
+    for seen in finish(start_following(&envoy, 12, Duration::from_secs(3)).await).await {
+        assert!(!seen.ends.is_empty() && seen.events == 0, "{seen:?}");
         for status in &seen.ends {
             assert_eq!(status.code(), Code::Unavailable, "{status}");
             assert!(status.message().contains("subscribe again"), "{status}");
         }
-        assert!(!seen.ends.is_empty() || seen.events > 50, "{seen:?}");
-        ends += seen.ends.len();
     }
     drop(writer);
-    assert!(ends > 0, "the connections were not full");
+    let connections = envoy.stat("cluster.runtime_bus.upstream_cx_total").await;
+    assert!(connections < 200, "{connections} connections: it tries again more slowly each time");
     nothing_is_left(&envoy).await;
 }
 

@@ -140,6 +140,9 @@ impl Bus {
         if self.0.links.borrow().contains_key(&connection) {
             return self.failed("it came to be on a connection that has a link");
         }
+        if self.is_link_missing() && !self.is_needed(connection) {
+            return self.failed("it came to be on a connection that no subscriber is on");
+        }
         self.0.failures.set(0);
         self.0.links.borrow_mut().insert(connection, Rc::clone(&stream));
         for (number, entry) in &*self.0.entries.borrow() {
