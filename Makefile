@@ -38,6 +38,8 @@ lint: tools .tools/bin/cargo-deny ## Formatting, clippy for both targets, licenc
 	tools/deny.sh
 
 bench: basics build ## Measure against Envoy's own direct response, side by side
+	tools/system.sh tests
+	tools/etcd.sh
 	cargo run --release --bin runtime-bench
 
 build: filters ## Build target/release/envoy-runtime with the filters inside
@@ -66,13 +68,14 @@ test-containers: tools build ## Run the integration tests with Envoy and Redis i
 fuzz: tools build ## Send two million mutated requests
 	RUNTIME_TEST_FUZZ_FRAMES=2000000 cargo test -p integration-tests --test fuzz -- --nocapture
 
-basics: ## Install what this machine lacks to run it: the wasm target, Python, Envoy
+basics: ## Install what this machine lacks to build and run it: the wasm target, Envoy, Python with the Dapr SDK
 	tools/system.sh
 	tools/rust.sh
 	tools/python.sh
 	tools/envoy.sh $(ENVOY_VERSION)
 
 tools: basics ## Install all that this machine lacks: also Redis, Node, etcd, a JDK, the SDKs
+	tools/system.sh tests
 	tools/node.sh
 	tools/etcd.sh
 	tools/grpcurl.sh

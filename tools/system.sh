@@ -1,20 +1,28 @@
 #!/usr/bin/env bash
-# What comes from the operating system: Redis, OpenSSL, Node, h2load, Python, curl. As root on Debian or Ubuntu the missing ones are installed.
+# What comes from the operating system. As root on Debian or Ubuntu the missing programs are installed, else they are named.
+#
+#   tools/system.sh          what building and running takes
+#   tools/system.sh tests    what tests and measurements take as well: Redis, OpenSSL, Node, h2load
+#
 # The package redis-server may start a server on port 6379; it is left alone, the tests use ports of their own.
 set -euo pipefail
 
 # program:package
 wanted=(
-  redis-server:redis-server
-  openssl:openssl
-  node:nodejs
-  npm:npm
-  h2load:nghttp2-client
   python3:python3
   cc:gcc
   git:git
   curl:curl
 )
+if [[ ${1:-} == tests ]]; then
+  wanted+=(
+    redis-server:redis-server
+    openssl:openssl
+    node:nodejs
+    npm:npm
+    h2load:nghttp2-client
+  )
+fi
 
 missing=()
 for entry in "${wanted[@]}"; do

@@ -21,7 +21,7 @@ pub enum Command {
     /// Start an Envoy that serves the APIs, and an app that uses them
     ///
     /// Envoy is looked for at --envoy, in the environment variable ENVOY, in PATH, and then in .tools/envoy, where
-    /// `make tools` puts a copy. When all listeners answer, the components and endpoints are printed, and a line
+    /// `make basics` puts a copy. When all listeners answer, the components and endpoints are printed, and a line
     /// with the word ready.
     Run(Box<Run>),
     /// Print the configuration for an Envoy that you start yourself

@@ -68,6 +68,19 @@ fn the_filter_gets_the_document_with_what_flags_and_environment_say() {
 }
 
 #[test]
+fn an_empty_token_is_none_and_an_id_may_be_a_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("runtime.yaml");
+    let store = "components: [{name: s, type: state.in-memory, scopes: [\"42\"]}]";
+    fs::write(&file, format!("appId: 42\napiToken: \"\"\n{store}\n")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_envoy-runtime"));
+    command.args(["render", "filter", "-f"]).arg(&file).env("DAPR_API_TOKEN", "s3cret");
+    let document: serde_json::Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+    assert_eq!(document["apiToken"], serde_json::json!({"env": "RUNTIME_SECRET_APITOKEN"}));
+    assert_eq!(document["components"][0]["name"], "s");
+}
+
+#[test]
 fn the_sources_of_others_become_the_same_document() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();

@@ -13,6 +13,7 @@
 #![cfg_attr(test, allow(clippy::missing_panics_doc))]
 
 pub mod api;
+mod backoff;
 pub mod component;
 pub mod config;
 pub mod executor;

@@ -30,8 +30,8 @@ impl Metrics {
     }
 
     /// Counts a call: `runtime.requests.<block>.<component>.<method>.<STATUS>`, and how long it took in
-    /// `runtime.duration_us.<block>.<component>.<method>`.
-    pub fn count(&self, block: &str, component: &str, method: &'static str, code: Code, micros: u64) {
+    /// `runtime.duration_us.<block>.<component>.<method>` if it is a unary one: a stream lasts as long as its app likes.
+    pub fn count(&self, block: &str, component: &str, method: &'static str, code: Code, micros: Option<u64>) {
         let mut calls = self.calls.borrow_mut();
         let of_method = calls.entry(method).or_default();
         let known = of_method.iter().position(|(name, _)| name == component);
@@ -42,7 +42,9 @@ impl Metrics {
             of_method.len() - 1
         });
         let Some((_, metrics)) = of_method.get_mut(at) else { return };
-        self.proxy.record(metrics.duration, micros);
+        if let Some(micros) = micros {
+            self.proxy.record(metrics.duration, micros);
+        }
         let counted = metrics.by_status.iter().find(|(known, _)| *known == code).map(|(_, metric)| *metric);
         let counter = counted.unwrap_or_else(|| {
             let component = metric_part(component);

@@ -15,6 +15,10 @@ use tonic::Code;
 /// A point in time on a clock that never goes back, as the time since an arbitrary start.
 pub type Instant = Duration;
 
+/// How many bytes the name of a cluster may have that streams and gRPC calls go to: Envoy is told it in a message whose
+/// length is one byte.
+pub const MAX_CLUSTER_NAME: usize = 125;
+
 /// The way to the outside.
 pub trait Proxy {
     /// Opens a byte stream to a server of the cluster. It never fails at once: a server that cannot be reached ends

@@ -56,6 +56,27 @@ fn items_end_when_their_time_is_over_and_free_their_memory() {
     assert_eq!(world.timers(), 0, "nothing is left to look after");
 }
 
+/// How long a pass of the sweep lasts.
+const SWEEP_SECONDS: u64 = 64;
+
+#[test]
+fn an_item_that_is_written_behind_the_sweep_is_freed_too() {
+    let (world, worker) = store();
+    let mortal = |key: &str| {
+        let mut item = item(key, &"x".repeat(1000));
+        item.metadata.insert("ttlInSeconds".into(), "1".into());
+        item
+    };
+    ok(&world, &worker, vec![mortal("first")]);
+    // The first pass removes it, and the second would be the last.
+    world.advance(Duration::from_secs(SWEEP_SECONDS + SWEEP_SECONDS - 1));
+    ok(&world, &worker, (0..100).map(|number| mortal(&format!("late-{number}"))).collect());
+    assert!(world.shared_bytes() > 100_000);
+    world.advance(Duration::from_secs(3 * SWEEP_SECONDS));
+    assert!(world.shared_bytes() < 10_000, "{} bytes are left", world.shared_bytes());
+    assert_eq!(world.timers(), 0, "nothing is left to look after");
+}
+
 #[test]
 fn a_reply_that_envoy_would_cut_off_is_refused() {
     let (world, worker) = store();

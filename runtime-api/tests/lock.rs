@@ -211,7 +211,11 @@ fn memory_has_a_bound() {
         match started.outcome() {
             Some(Reply::Status(status)) => {
                 assert_eq!(status.code(), Code::Unavailable);
-                assert_eq!(status.message(), "failed to try acquiring lock: too many locks are held in memory");
+                assert_eq!(
+                    status.message(),
+                    "failed to try acquiring lock: the locks in memory are full (65536 bytes in one of 256 parts); \
+                     unlock some, or use lock.redis"
+                );
                 full += 1;
             }
             other => assert!(matches!(other, Some(Reply::Message(_)))),

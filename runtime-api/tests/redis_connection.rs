@@ -84,6 +84,17 @@ fn a_refused_login_says_so_without_the_password() {
 }
 
 #[test]
+fn a_server_without_auth_repeats_the_password_and_we_do_not() {
+    let (world, worker) = redis(json!({"redisPassword": "hunter2"}));
+    let call = get(&world, &worker, "k");
+    let server = world.accept("runtime.state.s").unwrap();
+    server.send(b"-ERR unknown command 'AUTH', with args beginning with: 'hunter2' \r\n-NOAUTH\r\n");
+    let (_, text) = status(&call);
+    assert!(text.ends_with("it refuses AUTH: ERR unknown command 'AUTH'"), "{text}");
+    assert!(!world.log_lines().join("\n").contains("hunter2"));
+}
+
+#[test]
 fn replies_cut_anywhere_reach_their_calls_in_order() {
     let replies = [hash("one"), hash("two\r\n$3"), b"*0\r\n".to_vec()].concat();
     for at in 1..replies.len() {

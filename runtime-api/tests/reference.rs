@@ -100,6 +100,7 @@ const NOTES: &[(&str, &str)] = &[
     ("lock.etcd", ETCD_LOCK),
     ("sequencer.etcd", ETCD_SEQUENCER),
     ("configuration.etcd", ETCD_CONFIGURATION),
+    ("configuration.in-memory", CONFIGURATION_IN_MEMORY),
 ];
 
 const REDIS: &str = "\
@@ -143,6 +144,11 @@ worker share one stream to etcd; when it is lost they go on where they were, eve
 
 const IN_MEMORY: &str = "\
 What is stored lives as long as Envoy does: a new configuration leaves it, a restart does not. See [state.md](state.md).
+
+";
+
+const CONFIGURATION_IN_MEMORY: &str = "\
+It has no fields of its own. Items live as long as Envoy does. See [configuration-api.md](configuration-api.md).
 
 ";
 
@@ -197,8 +203,10 @@ fn page() -> String {
 /// A building block: what all of its drivers have, and each of them.
 fn block(block: Block) -> String {
     let name = block.name();
-    let mut page = format!("\n## metadata of every {name} component\n\n");
-    page += &fields(block.fields());
+    let mut page = match block.fields() {
+        [] => "\n".to_owned(),
+        shared => format!("\n## metadata of every {name} component\n\n") + &fields(shared),
+    };
     for driver in DRIVERS.iter().filter(|driver| driver.block == block) {
         page += &section(driver);
     }

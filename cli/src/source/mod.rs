@@ -147,10 +147,10 @@ impl Draft {
         }
     }
 
-    /// The token from the environment, where Dapr's users put it, unless the file has one.
+    /// The token from the environment, where Dapr's users put it, unless the file has one. An empty field is none.
     fn add_token(&mut self, token: Option<&OsStr>) {
         let Some(token) = token.filter(|token| !token.is_empty()) else { return };
-        if field(&self.document, "apiToken").is_none() {
+        if field(&self.document, "apiToken").is_none_or(|given| given.is_null() || given == "") {
             let token = Value::String(token.to_string_lossy().into_owned());
             self.set(&["apiToken"], token, Spot::whole("DAPR_API_TOKEN"));
         }

@@ -6,7 +6,7 @@ use std::fs;
 
 use runtime_api::component::secrets::{SECRETS, Secret, kubernetes, local_env, local_file, vault};
 use runtime_api::component::{Block, DRIVERS, Driver};
-use runtime_api::config::{Config, Field, Kind, Path, Presence, Settings, Step, secrets};
+use runtime_api::config::{Config, Field, Kind, Path, Presence, Settings, Step, scalar, secrets};
 use serde_json::{Map, Value, json};
 
 use super::{Draft, Spot, field};
@@ -264,7 +264,7 @@ impl Draft {
     }
 
     fn served_app(&self) -> String {
-        field(&self.document, "appId").and_then(Value::as_str).unwrap_or_default().to_owned()
+        field(&self.document, "appId").and_then(scalar).unwrap_or_default()
     }
 
     fn is_for_the_app(&self, component: &Value) -> bool {

@@ -16,7 +16,8 @@ use futures::channel::oneshot;
 use futures::future::LocalBoxFuture;
 use runtime_api::executor::Executor;
 use runtime_api::proxy::{
-    Changed, Closed, HttpRequest, HttpResponse, Instant, Level, Metadata, Method, Metric, Proxy, Stream, Version,
+    Changed, Closed, HttpRequest, HttpResponse, Instant, Level, MAX_CLUSTER_NAME, Metadata, Method, Metric, Proxy,
+    Stream, Version,
 };
 use tonic::Code;
 
@@ -227,9 +228,9 @@ impl Host {
 /// Envoy reads its argument as a serialized `GrpcService{envoy_grpc{cluster_name}}`; a bare name can abort it.
 fn grpc_service(cluster: &str) -> Result<Vec<u8>, Closed> {
     let name = cluster.as_bytes();
-    match (u8::try_from(name.len()), u8::try_from(name.len() + 2)) {
-        (Ok(inner), Ok(outer)) if outer < 0x80 => Ok([&[0x0a, outer, 0x0a, inner], name].concat()),
-        _ => Err(Closed::unavailable("the name of the cluster is longer than 120 bytes")),
+    match u8::try_from(name.len()) {
+        Ok(length) if name.len() <= MAX_CLUSTER_NAME => Ok([&[0x0a, length + 2, 0x0a, length], name].concat()),
+        _ => Err(Closed::unavailable(format!("the name of cluster {cluster} is longer than {MAX_CLUSTER_NAME} bytes"))),
     }
 }
 
@@ -274,7 +275,8 @@ impl Proxy for Host {
         self.0.grpc.borrow_mut().insert(token, Grpc::Call(caller));
         let guard = Call { host: self.clone(), token };
         async move {
-            let answer = answer.await.unwrap_or_else(|_| Err(Closed::unavailable("it was given up")));
+            let answer =
+                answer.await.unwrap_or_else(|_| Err(Closed::unavailable("the call was given up before a reply came")));
             drop(guard);
             answer
         }
@@ -294,7 +296,9 @@ impl Proxy for Host {
                 let (caller, answer) = oneshot::channel();
                 self.0.http.borrow_mut().insert(token, caller);
                 answer
-                    .map(|answer| answer.unwrap_or_else(|_| Err(Closed::unavailable("it was given up"))))
+                    .map(|answer| {
+                        answer.unwrap_or_else(|_| Err(Closed::unavailable("the call was given up before a reply came")))
+                    })
                     .boxed_local()
             }
             Err(refused) => ready(Err(no_server(cluster, refused))).boxed_local(),

@@ -10,6 +10,8 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use prost::Message;
 use tonic::{Code, Status};
 
+use crate::config::Secret;
+
 /// The bytes in front of each message: whether it is compressed, and its length.
 pub const FRAME_HEADER: usize = 5;
 
@@ -27,7 +29,7 @@ pub struct Head {
     /// How messages with the compressed flag are encoded, from `grpc-encoding`.
     pub encoding: Option<String>,
     /// `dapr-api-token`.
-    pub token: Option<String>,
+    pub token: Option<Secret>,
 }
 
 impl Head {
@@ -37,7 +39,7 @@ impl Head {
             ":path" => value.clone_into(&mut self.path),
             "grpc-timeout" => self.timeout = parse_timeout(value),
             "grpc-encoding" => self.encoding = Some(value.to_owned()),
-            "dapr-api-token" => self.token = Some(value.to_owned()),
+            "dapr-api-token" => self.token = Some(value.into()),
             _ => {}
         }
     }

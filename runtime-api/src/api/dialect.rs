@@ -17,7 +17,7 @@ pub struct Dialect {
     pub illegal_key: Code,
     /// The status of a bulk removal that failed, if it is the same whatever the cause.
     pub bulk_failed: Option<Code>,
-    /// The text when there is no state store at all; `{}` is the name that was asked for.
+    /// The text when there is no state store at all; `{store}` is the name that was asked for.
     pub no_state_store: &'static str,
     /// How the refusal of a transaction calls them.
     pub transactions: &'static str,
@@ -48,7 +48,7 @@ pub struct Lock {
     pub expiry: &'static str,
     /// The status when a store failed.
     pub failed: Code,
-    /// What stands before the words of a store that could not take a lock; `{}` is its name.
+    /// What stands before the words of a store that could not take a lock; `{store}` is its name.
     pub try_failed: &'static str,
     /// What stands before the words of a store that could not release one.
     pub unlock_failed: &'static str,
@@ -83,7 +83,7 @@ pub const DAPR: Dialect = Dialect {
     namespaces: true,
     illegal_key: Code::InvalidArgument,
     bulk_failed: None,
-    no_state_store: "state store {} is not configured",
+    no_state_store: "state store {store} is not configured",
     transactions: "transactions",
     empty_key: false,
     configuration: ConfigurationTold {
@@ -141,8 +141,8 @@ pub const LAYOTTO: Dialect = Dialect {
         expiry_first: false,
         expiry: "Expire",
         failed: Code::Unknown,
-        try_failed: "lock store {}: ",
-        unlock_failed: "lock store {}: ",
+        try_failed: "lock store {store}: ",
+        unlock_failed: "lock store {store}: ",
     },
 };
 

@@ -7,6 +7,7 @@ use http::{Method, StatusCode};
 use serde_json::json;
 
 use super::Runtime;
+use crate::config::Secret;
 
 /// A request of the app.
 #[derive(Debug, Clone, Default)]
@@ -16,7 +17,7 @@ pub struct Request {
     /// The path with its query.
     pub target: String,
     /// `dapr-api-token`.
-    pub token: Option<String>,
+    pub token: Option<Secret>,
     /// The body.
     pub body: Bytes,
 }
@@ -52,7 +53,7 @@ impl Runtime {
     pub fn http(&self, request: &Request) -> Response {
         let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
         let health = matches!(path, "/v1.0/healthz" | "/v1.0/healthz/outbound");
-        if !health && !self.admits(request.token.as_deref()) {
+        if !health && !self.admits(request.token.as_ref()) {
             return Response {
                 status: StatusCode::UNAUTHORIZED,
                 content_type: Some("text/plain"),
@@ -77,7 +78,7 @@ impl Runtime {
             _ => Response::error(
                 StatusCode::NOT_FOUND,
                 "ERR_METHOD_NOT_FOUND",
-                &format!("{} {path} is not served; state is served by gRPC", request.method),
+                &format!("{} {path} is not served over HTTP; call it by gRPC", request.method),
             ),
         }
     }

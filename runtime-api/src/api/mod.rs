@@ -27,7 +27,7 @@ use prost::Message;
 use tonic::Status;
 
 use crate::component::{Block, Build, Environment};
-use crate::config::Config;
+use crate::config::{Config, Secret};
 use crate::metrics::Metrics;
 use crate::proxy::{Level, Proxy};
 use call::{Head, Reply};
@@ -120,8 +120,8 @@ impl Runtime {
     }
 
     /// Whether a caller with this token may call.
-    fn admits(&self, token: Option<&str>) -> bool {
-        self.config.api_token.as_ref().is_none_or(|secret| token.is_some_and(|token| secret.is(token)))
+    fn admits(&self, token: Option<&Secret>) -> bool {
+        self.config.api_token.as_ref().is_none_or(|secret| token.is_some_and(|token| secret.is(token.reveal())))
     }
 
     /// Answers a unary gRPC call. Dropping the future cancels it.
@@ -130,7 +130,7 @@ impl Runtime {
         let (service, method) = head.method();
         let call = Call::new(service);
         let limit = self.config.limits.max_request_bytes;
-        let reply = if self.admits(head.token.as_deref()) {
+        let reply = if self.admits(head.token.as_ref()) {
             match call::message(&body, head.encoding.as_deref(), limit) {
                 Ok(message) => self.within_deadline(head, &call, self.serve(&call, service, method, message)).await,
                 Err(status) => status.into(),
@@ -142,7 +142,7 @@ impl Runtime {
             (Reply::Message(frame), limit) if frame.len() > limit => call::reply_too_large(frame.len(), limit).into(),
             (reply, _) => reply,
         };
-        self.account(&call, service, method, started, &reply);
+        self.account(&call, service, method, Some(started), &reply);
         reply
     }
 
@@ -173,10 +173,9 @@ impl Runtime {
     /// Serves a streaming call to its end and gives its status. It lasts as long as the app wants it to: a deadline
     /// holds only where the app set one.
     pub async fn converse(&self, head: &Head, conversation: &Conversation) -> Status {
-        let started = self.proxy.now();
         let (service, method) = head.method();
         let call = Call::new(service);
-        let status = if self.admits(head.token.as_deref()) {
+        let status = if self.admits(head.token.as_ref()) {
             let served = self.serve_stream(&call, service, method, conversation);
             match head.timeout {
                 None => served.await,
@@ -191,7 +190,7 @@ impl Runtime {
         } else {
             invalid_token()
         };
-        self.account(&call, service, method, started, &Reply::from(status.clone()));
+        self.account(&call, service, method, None, &Reply::from(status.clone()));
         status
     }
 
@@ -279,12 +278,13 @@ impl Runtime {
 
     /// Metrics of a call, and a line in the log for one that failed by our fault or a store's.
     #[inline(never)]
-    fn account(&self, call: &Call, service: &str, method: &str, started: Duration, reply: &Reply) {
+    fn account(&self, call: &Call, service: &str, method: &str, started: Option<Duration>, reply: &Reply) {
         let method = proto::method(service, method).map_or("unknown", |method| method.name);
         let code = reply.code();
         let component = call.component.borrow();
         let (block, component) = component.as_ref().map_or(("none", "none"), |(block, name)| (block.name(), name));
-        let micros = u64::try_from(self.proxy.now().saturating_sub(started).as_micros()).unwrap_or(u64::MAX);
+        let micros = started
+            .map(|started| u64::try_from(self.proxy.now().saturating_sub(started).as_micros()).unwrap_or(u64::MAX));
         self.metrics.count(block, component, method, code, micros);
         if let Reply::Status(status) = reply
             && matches!(code, tonic::Code::Internal | tonic::Code::Unavailable | tonic::Code::DeadlineExceeded)

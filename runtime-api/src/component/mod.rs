@@ -144,31 +144,31 @@ pub struct Tls {
 /// every Envoy all the same.
 pub const STATE_DRIVERS: &[Driver] = &[state::in_memory::DRIVER, state::redis::DRIVER];
 
-/// All drivers of the smaller build, by type.
+/// All drivers: those of the smaller build.
 #[cfg(not(feature = "full"))]
 pub const DRIVERS: &[Driver] = STATE_DRIVERS;
 
-/// All drivers, by type.
+/// All drivers, by block and type.
 #[cfg(feature = "full")]
 pub const DRIVERS: &[Driver] = &[
+    state::etcd::DRIVER,
     state::in_memory::DRIVER,
     state::redis::DRIVER,
     configuration::apollo::DRIVER,
+    configuration::etcd::DRIVER,
     configuration::in_memory::DRIVER,
     configuration::redis::DRIVER,
-    state::etcd::DRIVER,
-    configuration::etcd::DRIVER,
-    secrets::local_env::DRIVER,
-    secrets::local_file::DRIVER,
-    secrets::vault::DRIVER,
-    secrets::kubernetes::DRIVER,
+    lock::etcd::DRIVER,
     lock::in_memory::DRIVER,
     lock::redis::DRIVER,
     lock::redis_cluster::DRIVER,
-    lock::etcd::DRIVER,
+    sequencer::etcd::DRIVER,
     sequencer::in_memory::DRIVER,
     sequencer::redis::DRIVER,
-    sequencer::etcd::DRIVER,
+    secrets::kubernetes::DRIVER,
+    secrets::local_env::DRIVER,
+    secrets::local_file::DRIVER,
+    secrets::vault::DRIVER,
 ];
 
 /// In which of so many buckets of the shared area a key lies. FNV-1a: it spreads keys well and is the same in every

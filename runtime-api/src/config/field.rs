@@ -268,9 +268,14 @@ pub fn check(tables: &[&'static [Field]], object: &Value, path: &Path, report: &
         return Settings::default();
     };
     let mut settings = BTreeMap::new();
+    let mut given = BTreeMap::new();
     for (name, value) in object {
         match fields().find(|field| field.is_called(name)) {
             Some(field) => {
+                // Names differ in more than their case, as in Dapr.
+                if let Some(other) = given.insert(field.name, name) {
+                    report.error(path.field(name), format!("given twice, also as {other:?}"));
+                }
                 if let Some(text) = check_value(field, value, &path.field(name), report) {
                     settings.insert(field.name, text);
                 }
@@ -418,7 +423,8 @@ fn parse_flag(text: &str) -> Option<bool> {
     }
 }
 
-fn scalar(value: &Value) -> Option<String> {
+/// The text of a value that is none of a list and an object.
+pub fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::Null => Some(String::new()),
         Value::String(text) => Some(text.clone()),

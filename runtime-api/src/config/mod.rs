@@ -12,9 +12,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub use field::{Field, Kind, Path, Presence, Problem, Report, Settings, Severity, Step};
-pub use field::{check, joined, parse_address, suggest, unix_path};
+pub use field::{check, joined, parse_address, scalar, suggest, unix_path};
 
 use crate::component::{DRIVERS, Driver, Upstream};
+use crate::proxy::MAX_CLUSTER_NAME;
 
 /// The fields of the document itself.
 pub const FIELDS: &[Field] = &[
@@ -41,7 +42,7 @@ pub const LIMITS: &[Field] = &[
         "maxRequestBytes",
         Kind::Whole(1024, 256 * 1024 * 1024),
         "4194304",
-        "the largest gRPC message or HTTP body taken from the app; a larger one is refused with RESOURCE_EXHAUSTED",
+        "the largest gRPC message or HTTP body taken from the app; a larger one is refused with RESOURCE_EXHAUSTED (HTTP: 413)",
     ),
     Field::default("timeout", Kind::Time, "5s", "how long a call may take when the app set no deadline"),
 ];
@@ -168,6 +169,12 @@ impl SecretScope {
 /// A text that is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
 
 impl Secret {
     /// Whether `text` is this secret, found out in a time that does not depend on where they differ.
@@ -360,18 +367,32 @@ impl Component {
         (driver.check)(&own, &metadata, report);
         let name = settings.text("name")?;
         let cluster = settings.text("cluster");
-        Some(Self {
+        let component = Self {
             name: name.to_owned(),
             driver,
             version: version.to_owned(),
             settings: own,
             cluster: cluster.map_or_else(|| format!("runtime.{}.{name}", driver.block.name()), str::to_owned),
             cluster_exists: cluster.is_some(),
-        })
+        };
+        component.check_clusters(path, report);
+        Some(component)
     }
 }
 
 impl Component {
+    fn check_clusters(&self, path: &Path, report: &mut Report) {
+        let upstreams = (self.driver.upstreams)(&self.settings);
+        let Some(name) = upstreams.iter().map(|upstream| self.upstream(upstream)).max_by_key(String::len) else {
+            return;
+        };
+        if name.len() > MAX_CLUSTER_NAME {
+            let field = if self.cluster_exists { "cluster" } else { "name" };
+            let text = format!("too long: its Envoy cluster {name:?} may have {MAX_CLUSTER_NAME} bytes");
+            report.error(path.field(field), text);
+        }
+    }
+
     /// The name of the Envoy cluster that leads to these of its servers.
     pub fn upstream(&self, upstream: &Upstream) -> String {
         self.cluster_of(&upstream.suffix)

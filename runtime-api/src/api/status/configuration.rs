@@ -2,7 +2,7 @@
 
 use tonic::{Code, Status};
 
-use super::with_details;
+use super::{fill, with_details};
 use crate::api::dialect::Dialect;
 use crate::component::{Block, configuration};
 
@@ -30,11 +30,7 @@ impl ConfigurationFailure<'_> {
         let told = &dialect.configuration;
         let text = |told: &str, keys: &[String], store: &str, cause: Option<&configuration::Error>| {
             let cause = cause.map(ToString::to_string).unwrap_or_default();
-            // The cause goes in last: nothing is looked for in what comes from outside.
-            let (before, after) = told.split_once("{cause}").unwrap_or((told, ""));
-            let fill = |part: &str| part.replace("{store}", store).replace("{keys}", &keys.join(" "));
-            let told = if told.contains("{cause}") { cause } else { String::new() };
-            [fill(before), told, fill(after)].concat()
+            fill(told, &[("store", store), ("keys", &keys.join(" ")), ("cause", &cause)])
         };
         let (code, reason, store, text) = match self {
             F::NotConfigured(store) => {

@@ -2,7 +2,7 @@
 
 use tonic::{Code, Status};
 
-use super::with_details;
+use super::{fill, with_details};
 use crate::api::dialect::Dialect;
 use crate::component::{Block, lock};
 
@@ -58,11 +58,11 @@ impl LockFailure<'_> {
                 format!("input key/keyPrefix '{key}' can't contain '||'"),
             ),
             F::TryLock(store, cause) => {
-                let words = dialect.lock.try_failed.replace("{}", store);
+                let words = fill(dialect.lock.try_failed, &[("store", store)]);
                 (code(dialect, &cause), "DAPR_LOCK_TRY_LOCK_FAILED", store, format!("{words}{cause}"))
             }
             F::Unlock(store, cause) => {
-                let words = dialect.lock.unlock_failed.replace("{}", store);
+                let words = fill(dialect.lock.unlock_failed, &[("store", store)]);
                 (code(dialect, &cause), "DAPR_LOCK_UNLOCK_FAILED", store, format!("{words}{cause}"))
             }
             F::KeepAlive(store, cause) => {

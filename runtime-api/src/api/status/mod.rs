@@ -21,6 +21,19 @@ pub(super) use state::StateFailure;
 use super::dialect::Dialect;
 use crate::component::Block;
 
+/// Puts texts into the places of a template that are named in braces. It is walked once: what is put in is not looked
+/// into.
+fn fill(template: &str, texts: &[(&str, &str)]) -> String {
+    let mut pieces = template.split('{');
+    let mut filled = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let (place, rest) = piece.split_once('}').unwrap_or((piece, ""));
+        filled.push_str(texts.iter().find(|(name, _)| *name == place).map_or("", |(_, text)| text));
+        filled.push_str(rest);
+    }
+    filled
+}
+
 /// A status with details, where the dialect has them: `grpc-status-details-bin` then carries a google.rpc.Status with
 /// ErrorInfo and ResourceInfo.
 fn with_details(

@@ -2,6 +2,7 @@
 
 use tonic::{Code, Status};
 
+use super::fill;
 use crate::api::dialect::Dialect;
 use crate::component::secrets::Error;
 
@@ -44,28 +45,18 @@ impl SecretsFailure<'_> {
         };
         match self {
             F::NotConfigured => Status::failed_precondition(texts.not_configured),
-            F::NotFound(store) => Status::invalid_argument(fill(texts.not_found, "", store, "")),
+            F::NotFound(store) => Status::invalid_argument(fill(texts.not_found, &[("store", store)])),
             F::Denied(name, store) => {
                 Status::permission_denied(format!("access denied by policy to get {name:?} from {store:?}"))
             }
-            F::Get(name, store, cause) => Status::new(code(&cause), fill(texts.get, name, store, &cause.to_string())),
-            F::GetBulk(store, cause) => Status::new(code(&cause), fill(texts.get_bulk, "", store, &cause.to_string())),
+            F::Get(name, store, cause) => {
+                let text = fill(texts.get, &[("name", name), ("store", store), ("cause", &cause.to_string())]);
+                Status::new(code(&cause), text)
+            }
+            F::GetBulk(store, cause) => {
+                let text = fill(texts.get_bulk, &[("store", store), ("cause", &cause.to_string())]);
+                Status::new(code(&cause), text)
+            }
         }
     }
-}
-
-/// The template is walked once: what is put in is not looked into.
-fn fill(template: &str, name: &str, store: &str, cause: &str) -> String {
-    let mut pieces = template.split('{');
-    let mut text = pieces.next().unwrap_or_default().to_owned();
-    for piece in pieces {
-        let (place, rest) = piece.split_once('}').unwrap_or((piece, ""));
-        text.push_str(match place {
-            "name" => name,
-            "store" => store,
-            _ => cause,
-        });
-        text.push_str(rest);
-    }
-    text
 }

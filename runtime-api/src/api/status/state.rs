@@ -2,7 +2,7 @@
 
 use tonic::{Code, Status};
 
-use super::with_details;
+use super::{fill, with_details};
 use crate::api::dialect::Dialect;
 use crate::component::{Block, state};
 
@@ -42,7 +42,7 @@ impl StateFailure<'_> {
                 Code::FailedPrecondition,
                 "DAPR_STATE_NOT_CONFIGURED",
                 store,
-                dialect.no_state_store.replace("{}", store),
+                fill(dialect.no_state_store, &[("store", store)]),
             ),
             F::NotFound(store) => {
                 (Code::InvalidArgument, "DAPR_STATE_NOT_FOUND", store, format!("state store {store} is not found"))

@@ -18,6 +18,7 @@ use std::time::Duration;
 use futures::future::{LocalBoxFuture, select};
 
 use super::{Change, Error, Item, Selection, Store};
+use crate::backoff::backoff;
 use crate::proxy::{Level, Proxy};
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
@@ -132,7 +133,7 @@ async fn attempts(proxy: &dyn Proxy, component: &str, store: &dyn Store, feed: &
         feed.start_attempt();
         let why = store.watch(feed).await;
         failures = if feed.covered.replace(false) { 1 } else { failures.saturating_add(1) };
-        let pause = backoff(proxy, failures);
+        let pause = backoff(proxy, failures, FIRST_BACKOFF, LONGEST_BACKOFF);
         proxy.log(
             Level::Warn,
             &format!(
@@ -144,15 +145,6 @@ async fn attempts(proxy: &dyn Proxy, component: &str, store: &dyn Store, feed: &
         feed.refuse(&why);
         proxy.sleep(pause).await;
     }
-}
-
-/// Between half and all of a time that doubles with each failure, so that workers do not return in step.
-fn backoff(proxy: &dyn Proxy, failures: u32) -> Duration {
-    let whole = FIRST_BACKOFF.saturating_mul(1 << failures.min(10)).min(LONGEST_BACKOFF);
-    let mut random = [0];
-    proxy.random(&mut random);
-    let [random] = random;
-    whole / 2 + whole / 2 * u32::from(random) / 255
 }
 
 /// Subscribers by their numbers.
@@ -177,7 +169,6 @@ pub struct Feed {
     task: RefCell<Option<Waker>>,
     holders: Cell<usize>,
     next_subscriber: Cell<u64>,
-    position: Cell<Option<i64>>,
     /// What the subscribers know, for drivers that tell changes by reading again.
     read: RefCell<BTreeSet<Rc<Topic>>>,
     known: RefCell<BTreeMap<Topic, u64>>,
@@ -305,16 +296,6 @@ impl Feed {
     pub fn wants(&self, item: &Topic) -> bool {
         let topics = self.topics.borrow();
         topics.contains_key(item) || topics.contains_key(&item.whole())
-    }
-
-    /// For a driver with revisions: where its next attempt goes on.
-    pub fn position(&self) -> Option<i64> {
-        self.position.get()
-    }
-
-    /// For a driver with revisions: everything before here has been delivered.
-    pub fn set_position(&self, position: i64) {
-        self.position.set(Some(position));
     }
 
     /// Remembers an item, and says whether that is news.

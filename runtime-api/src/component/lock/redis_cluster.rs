@@ -246,7 +246,9 @@ impl Store for RedisCluster {
         self.0.proxy.spawn(Box::pin(async move {
             let _ = sender.send(taking.await); // refused when the call was given up
         }));
-        taken.await.unwrap_or_else(|_| Err(Error::Failed("it was given up".to_owned())))
+        taken
+            .await
+            .unwrap_or_else(|_| Err(Error::Failed("the attempt was given up before its servers replied".to_owned())))
     }
 
     /// Done where any server had it, since then no majority has it any more.

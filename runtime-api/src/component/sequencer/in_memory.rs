@@ -75,12 +75,14 @@ impl Store for InMemory {
             });
             let Some(sequence) = bucket.sequences.get_mut(at) else { continue };
             let Some(id) = sequence.last.max(above).checked_add(1) else {
-                return Err(Error::Failed("the ids of this key are used up".to_owned()));
+                return Err(Error::Failed(format!("the ids of this key are used up: {} was the last", i64::MAX)));
             };
             sequence.last = id;
             let bytes = bucket.encode_to_vec();
             if fresh && bytes.len() > MOST_BUCKET_BYTES {
-                return Err(Error::Failed("too many sequences are kept in memory".to_owned()));
+                return Err(Error::Failed(format!(
+                    "the sequences in memory are full ({MOST_BUCKET_BYTES} bytes in one of {BUCKETS} parts); use sequencer.redis"
+                )));
             }
             if self.proxy.shared_set(&name, &bytes, Some(version)).is_ok() {
                 return Ok(id);

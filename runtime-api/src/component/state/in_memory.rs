@@ -56,6 +56,8 @@ struct Area {
     ttl: Ttl,
     /// Whether this worker looks for items that have ended.
     sweeping: Cell<bool>,
+    /// Whether an item with an end was written since this pass of the sweep began.
+    mortal_written: Cell<bool>,
 }
 
 impl Area {
@@ -69,6 +71,7 @@ impl Area {
             prefix,
             ttl: seconds.map_or(Ttl::Unspecified, Ttl::from_seconds),
             sweeping: Cell::new(false),
+            mortal_written: Cell::new(false),
         };
         shared_init(&**proxy, &store.journal_name);
         (0..BUCKETS).for_each(|number| shared_init(&**proxy, &store.bucket_name(number)));
@@ -147,8 +150,11 @@ impl Area {
                     Ttl::Endless => 0,
                     Ttl::Unspecified => old.map_or(0, |old| old.expires),
                 };
-                if expires > 0 && !self.sweeping.replace(true) {
-                    self.proxy.spawn(Box::pin(Rc::clone(self).sweep()));
+                if expires > 0 {
+                    self.mortal_written.set(true);
+                    if !self.sweeping.replace(true) {
+                        self.proxy.spawn(Box::pin(Rc::clone(self).sweep()));
+                    }
                 }
                 let (key, data) = (write.key.clone(), write.data.clone());
                 bucket.entries.push(Entry { key, data, etag: self.new_etag(), expires });
@@ -173,6 +179,8 @@ impl Area {
     /// their end in any case; this frees their memory.
     async fn sweep(self: Rc<Self>) {
         loop {
+            // An item may come into a bucket that this pass has seen already.
+            self.mortal_written.set(false);
             let mut mortal = false;
             for number in 0..BUCKETS {
                 if number % SWEPT_PER_SECOND == 0 {
@@ -190,7 +198,7 @@ impl Area {
                     });
                 }
             }
-            if !mortal {
+            if !mortal && !self.mortal_written.get() {
                 self.sweeping.set(false);
                 return;
             }

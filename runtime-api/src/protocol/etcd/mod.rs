@@ -110,8 +110,6 @@ impl fmt::Debug for Client {
 const KV: &str = "etcdserverpb.KV";
 const LEASE: &str = "etcdserverpb.Lease";
 const RANGE: Method = (KV, "Range");
-const PUT: Method = (KV, "Put");
-const DELETE_RANGE: Method = (KV, "DeleteRange");
 const TXN: Method = (KV, "Txn");
 const LEASE_GRANT: Method = (LEASE, "LeaseGrant");
 const LEASE_REVOKE: Method = (LEASE, "LeaseRevoke");
@@ -148,16 +146,6 @@ impl Client {
     /// Reads a key or a range.
     pub async fn range(&self, request: etcd::RangeRequest) -> Result<etcd::RangeResponse, Error> {
         self.call(RANGE, &request).await
-    }
-
-    /// Writes an item.
-    pub async fn put(&self, request: etcd::PutRequest) -> Result<etcd::PutResponse, Error> {
-        self.call(PUT, &request).await
-    }
-
-    /// Removes a key or a range.
-    pub async fn delete(&self, request: etcd::DeleteRangeRequest) -> Result<etcd::DeleteRangeResponse, Error> {
-        self.call(DELETE_RANGE, &request).await
     }
 
     /// Runs a transaction.

@@ -26,6 +26,7 @@ use prost::Message;
 use tonic::Code;
 
 use super::{Client, Error, Token, after, all, is_about_token};
+use crate::backoff::backoff;
 use crate::metrics::metric_part;
 use crate::proxy::{Instant, Level, Method, Stream};
 
@@ -265,7 +266,7 @@ impl Client {
                 watched.created.set(false);
             }
             failures = if worked.get() { 1 } else { failures.saturating_add(1) };
-            let pause = self.backoff(failures);
+            let pause = backoff(&*self.0.proxy, failures, FIRST_BACKOFF, LONGEST_BACKOFF);
             let metric = shared.watch_lost.get().unwrap_or_else(|| {
                 shared.proxy.counter(&format!("runtime.upstream.{}.watches_lost", metric_part(&shared.component)))
             });
@@ -334,15 +335,6 @@ impl Client {
         let mut ranges = self.0.watches.ranges.borrow_mut();
         ranges.retain(|watched| watched.is_wanted());
         !ranges.is_empty()
-    }
-
-    /// Between half and all of a time that doubles with each failure, so that workers do not return in step.
-    fn backoff(&self, failures: u32) -> Duration {
-        let whole = FIRST_BACKOFF.saturating_mul(1 << failures.min(10)).min(LONGEST_BACKOFF);
-        let mut random = [0];
-        self.0.proxy.random(&mut random);
-        let [random] = random;
-        whole / 2 + whole / 2 * u32::from(random) / 255
     }
 }
 

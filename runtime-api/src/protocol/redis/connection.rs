@@ -10,7 +10,7 @@ use futures::channel::oneshot;
 use futures::future::{LocalBoxFuture, try_join3};
 use redis_protocol::resp2::decode::decode_bytes_mut;
 
-use super::{Error, Reply, encode};
+use super::{Error, Reply, encode, refusal};
 use crate::proxy::{Proxy, Stream};
 
 /// Commands that may wait for replies on one connection. A server that keeps up has a few hundred at most; more
@@ -134,8 +134,7 @@ impl Connection {
         let replies = answer.await.map_err(|error| error.to_string())?;
         for (words, reply) in login.iter().zip(replies) {
             if let Reply::Error(text) = reply {
-                let command = words.first().map(|word| String::from_utf8_lossy(word)).unwrap_or_default();
-                return Err(format!("it refuses {command}: {text}"));
+                return Err(refusal(words, &text));
             }
         }
         self.open.set(true);
@@ -205,8 +204,8 @@ impl Future for Answer {
     type Output = Result<Vec<Reply>, Error>;
 
     fn poll(mut self: std::pin::Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
-        std::pin::Pin::new(&mut self.0)
-            .poll(context)
-            .map(|answer| answer.unwrap_or_else(|_| Err(Error::Lost("it was given up".to_owned()))))
+        std::pin::Pin::new(&mut self.0).poll(context).map(|answer| {
+            answer.unwrap_or_else(|_| Err(Error::Lost("its connection was given up before the reply".to_owned())))
+        })
     }
 }

@@ -9,6 +9,7 @@ mod connection;
 mod subscriber;
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use redis_protocol::resp2::encode::extend_encode_borrowed;
 use redis_protocol::resp2::types::{BorrowedFrame, BytesFrame};
 
+use crate::backoff::backoff;
 use crate::metrics::metric_part;
 use crate::proxy::{Instant, Level, Metric, Proxy};
 use connection::Connection;
@@ -62,7 +64,7 @@ impl Error {
 }
 
 /// Who logs in where.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Login {
     /// The user, if not the default one.
     pub username: Option<String>,
@@ -72,11 +74,24 @@ pub struct Login {
     pub database: u32,
 }
 
+impl fmt::Debug for Login {
+    /// Without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Login({:?}, {})", self.username, self.database)
+    }
+}
+
 /// The client of one server.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Client(Rc<Shared>);
 
-#[derive(Debug)]
+impl fmt::Debug for Client {
+    /// Without the login.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({})", self.0.component)
+    }
+}
+
 struct Shared {
     proxy: Rc<dyn Proxy>,
     /// The component, for the log and metrics.
@@ -172,7 +187,11 @@ impl Client {
         let failures = shared.failures.get() + 1;
         shared.failures.set(failures);
         // The first attempt after a connection that had worked may follow at once.
-        let pause = if failures == 1 && connection.is_open() { Duration::ZERO } else { self.backoff(failures) };
+        let pause = if failures == 1 && connection.is_open() {
+            Duration::ZERO
+        } else {
+            backoff(&*shared.proxy, failures, FIRST_BACKOFF, LONGEST_BACKOFF)
+        };
         *shared.retry.borrow_mut() = Some((shared.proxy.now() + pause, why.clone()));
         let (metric, event) = if connection.is_open() {
             (shared.disconnects, "disconnected")
@@ -187,15 +206,13 @@ impl Client {
         );
         connection.end(&why);
     }
+}
 
-    /// Between half and all of a time that doubles with each failure, so that workers do not return in step.
-    fn backoff(&self, failures: u32) -> Duration {
-        let whole = FIRST_BACKOFF.saturating_mul(1 << failures.min(10)).min(LONGEST_BACKOFF);
-        let mut random = [0];
-        self.0.proxy.random(&mut random);
-        let [random] = random;
-        whole / 2 + whole / 2 * u32::from(random) / 255
-    }
+/// Why a server lets nobody in. One that does not know AUTH repeats its arguments, which are not for a log.
+fn refusal(words: &[Vec<u8>], text: &str) -> String {
+    let command = words.first().map(|word| String::from_utf8_lossy(word)).unwrap_or_default();
+    let text = text.split_once(", with args").map_or(text, |(text, _)| text);
+    format!("it refuses {command}: {text}")
 }
 
 impl Login {

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use futures::future::{Either, select};
 use redis_protocol::resp2::decode::decode_bytes_mut;
 
-use super::{Error, Reply, encode};
+use super::{Error, Reply, encode, refusal};
 use crate::proxy::{Proxy, Stream};
 
 /// What the server says.
@@ -69,8 +69,7 @@ impl Subscriber {
                 other => other,
             })?;
             if let Reply::Error(text) = reply {
-                let command = words.first().map(|word| String::from_utf8_lossy(word)).unwrap_or_default();
-                return Err(Error::Unreachable(format!("it refuses {command}: {text}")));
+                return Err(Error::Unreachable(refusal(words, &text)));
             }
         }
         Ok(())
