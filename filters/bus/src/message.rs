@@ -70,17 +70,11 @@ pub enum ToBus<'a> {
         /// The number of this message among those of the subscription.
         sequence: u64,
     },
-    /// The stream of the subscriber is reset at once; what waits for it is dropped. Nothing answers this.
-    Reset {
-        /// Whose.
-        subscription: u64,
-    },
 }
 
 const OPEN: u8 = 0;
 const DATA: u8 = 1;
 const END: u8 = 2;
-const RESET: u8 = 3;
 
 impl<'a> ToBus<'a> {
     /// As the payload of a gRPC frame.
@@ -89,7 +83,6 @@ impl<'a> ToBus<'a> {
             Self::Open => (OPEN, [None, None], &[]),
             Self::Data { subscription, sequence, bytes } => (DATA, [Some(subscription), Some(sequence)], bytes),
             Self::End { subscription, sequence } => (END, [Some(subscription), Some(sequence)], &[]),
-            Self::Reset { subscription } => (RESET, [Some(subscription), None], &[]),
         };
         let mut message = Vec::with_capacity(17 + bytes.len());
         message.push(kind);
@@ -107,9 +100,6 @@ impl<'a> ToBus<'a> {
             return if rest.is_empty() { Ok(Self::Open) } else { Err(Garbled) };
         }
         let (subscription, rest) = number(rest)?;
-        if kind == RESET {
-            return if rest.is_empty() { Ok(Self::Reset { subscription }) } else { Err(Garbled) };
-        }
         let (sequence, bytes) = number(rest)?;
         match kind {
             DATA => Ok(Self::Data { subscription, sequence, bytes }),
@@ -223,8 +213,7 @@ mod tests {
             let to = match kind {
                 0 => ToBus::Open,
                 1 => ToBus::Data { subscription, sequence, bytes: &bytes },
-                2 => ToBus::End { subscription, sequence },
-                _ => ToBus::Reset { subscription },
+                _ => ToBus::End { subscription, sequence },
             };
             let encoded = to.encode();
             prop_assert_eq!(ToBus::decode(&encoded), Ok(to));

@@ -327,7 +327,6 @@ fn act() -> impl Strategy<Value = Vec<u8>> {
         }),
         2 => (stream(), subscription(), sequence())
             .prop_map(|(stream, subscription, sequence)| message(stream, ToBus::End { subscription, sequence })),
-        1 => (stream(), subscription()).prop_map(|(stream, subscription)| message(stream, ToBus::Reset { subscription })),
         3 => (stream(), 1..100_000_u32).prop_map(|(stream, more)| number(WINDOW_UPDATE, stream, more)),
         2 => (1..100_000_u32).prop_map(|more| number(WINDOW_UPDATE, 0, more)),
         2 => (0..100_000_u32).prop_map(|window| setting(4, window)),
