@@ -17,11 +17,10 @@ use futures::future::{Either, select};
 use prost::Message;
 use tonic::Status;
 
-use super::state::property;
 use super::status::ConfigurationFailure as Failure;
 use super::{Call, Conversation};
-use crate::component::Block;
 use crate::component::configuration::{Change, Hub, Item, Metadata, News, Selection, Store, Subscriber};
+use crate::component::{Block, property};
 use crate::config::{self, Config};
 use crate::proxy::Proxy;
 use register::Register;

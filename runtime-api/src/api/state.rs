@@ -12,17 +12,15 @@ use serde::de::IgnoredAny;
 use tonic::Status;
 
 use super::dialect::{Dialect, StatePrefix};
+use super::prefix::SEPARATOR;
 use super::status::StateFailure;
 use super::{Call, rfc3339};
-use crate::component::Block;
 use crate::component::state::{Concurrency, Delete, Error, Item, Operation, Store, TTL, Ttl, Write};
+use crate::component::{Block, property};
 use crate::config::{self, Config};
 
 /// Keys of one call that are read or written at the same time.
 const BULK_WIDTH: usize = 128;
-
-/// Between the prefix of a key and the key.
-const SEPARATOR: &str = "||";
 
 /// The value of `keyPrefix` that means different things in the two dialects.
 const NAMESPACE: &str = "namespace";
@@ -270,11 +268,6 @@ fn options(options: Option<common::StateOptions>) -> (Concurrency, bool) {
         state_options::StateConcurrency::ConcurrencyUnspecified => Concurrency::Unspecified,
     };
     (concurrency, options.consistency() == state_options::StateConsistency::ConsistencyStrong)
-}
-
-/// A metadata field by its name, which Dapr compares without regard to case.
-pub(super) fn property<'a>(metadata: &'a BTreeMap<String, String>, name: &str) -> Option<&'a str> {
-    metadata.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
 
 fn is_json(content_type: &str) -> bool {

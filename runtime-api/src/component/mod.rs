@@ -8,6 +8,7 @@ pub mod secrets;
 pub mod sequencer;
 pub mod state;
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::config::{self, Field, Path, Report, Settings};
@@ -170,6 +171,11 @@ pub const DRIVERS: &[Driver] = &[
     secrets::local_file::DRIVER,
     secrets::vault::DRIVER,
 ];
+
+/// A field of the metadata of a request or an item by its name, which Dapr compares without regard to case.
+pub(crate) fn property<'a>(metadata: &'a BTreeMap<String, String>, name: &str) -> Option<&'a str> {
+    metadata.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+}
 
 /// In which of so many buckets of the shared area a key lies. FNV-1a: it spreads keys well and is the same in every
 /// worker.

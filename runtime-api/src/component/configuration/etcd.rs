@@ -21,7 +21,7 @@ use super::{Change, Error, Feed, Item, Metadata, Selection, Store};
 use crate::component::etcd::{self as connection, Names};
 use crate::component::{Block, Build, Driver, Environment, V1};
 use crate::config::{Field, Kind};
-use crate::protocol::etcd::{self, Batch, Client, Watch, all, deletes, one, puts, read, reads};
+use crate::protocol::etcd::{Batch, Client, Watch, all, deletes, one, puts, read, reads};
 use crate::proxy::Proxy;
 use crate::tables;
 
@@ -279,10 +279,4 @@ async fn next_batch(watches: &RefCell<BTreeMap<String, Watch>>) -> Batch {
         Poll::Pending
     })
     .await
-}
-
-impl From<etcd::Error> for Error {
-    fn from(error: etcd::Error) -> Self {
-        if error.is_passing() { Self::Unavailable(error.to_string()) } else { Self::Failed(error.to_string()) }
-    }
 }

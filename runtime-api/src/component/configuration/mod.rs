@@ -11,6 +11,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
+use crate::protocol::Failure;
 pub use watch::{Feed, Hub, News, Subscriber, Topic, Wanted};
 
 /// The group and the label of most stores where a call names none.
@@ -120,4 +121,11 @@ pub enum Error {
     /// The store failed.
     #[error("{0}")]
     Failed(String),
+}
+
+/// What a server says, as a failure of the store.
+impl<F: Failure> From<F> for Error {
+    fn from(failure: F) -> Self {
+        if failure.is_passing() { Self::Unavailable(failure.to_string()) } else { Self::Failed(failure.to_string()) }
+    }
 }

@@ -25,6 +25,7 @@ use futures::future::{Either, LocalBoxFuture, select, try_join3};
 use super::{Change, DEFAULT, Error, Feed, Item, Metadata, Selection, Store, Topic, Wanted};
 use crate::component::{Block, Build, Driver, Environment, V1, redis as connection};
 use crate::config::Field;
+use crate::protocol::Failure;
 use crate::protocol::redis::{self, Client, Push, Subscriber};
 use crate::proxy::{Level, Proxy};
 use crate::tables;
@@ -347,12 +348,6 @@ impl Store for Redis {
             Err(error) => error.into(),
             Ok(never) => match never {},
         }
-    }
-}
-
-impl From<redis::Error> for Error {
-    fn from(error: redis::Error) -> Self {
-        if error.is_passing() { Self::Unavailable(error.to_string()) } else { Self::Failed(error.to_string()) }
     }
 }
 

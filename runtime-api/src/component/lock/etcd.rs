@@ -11,6 +11,7 @@ use super::{Error, Held, Outcome, Store};
 use crate::component::etcd::{self as connection, Names};
 use crate::component::{Block, Build, Driver, Environment, V1};
 use crate::config::Field;
+use crate::protocol::Failure;
 use crate::protocol::etcd::{self, Client, holds, one, puts, read, reads, replaced, takes, unchanged};
 use crate::tables;
 
@@ -120,11 +121,5 @@ impl Store for Etcd {
     async fn keep_alive(&self, key: &str, owner: &str, expiry: Duration) -> Result<Outcome, Error> {
         let key = self.key(key);
         Ok(outcome(&self.put(holds(&key, owner.as_bytes()), &key, owner, expiry).await?))
-    }
-}
-
-impl From<etcd::Error> for Error {
-    fn from(error: etcd::Error) -> Self {
-        if error.is_passing() { Self::Unavailable(error.to_string()) } else { Self::Failed(error.to_string()) }
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::config::{Field, Kind};
+use crate::protocol::Failure;
 
 /// The metadata fields of every lock store.
 pub const FIELDS: &[Field] = &[Field::optional(
@@ -69,4 +70,11 @@ pub enum Error {
     /// The store failed.
     #[error("{0}")]
     Failed(String),
+}
+
+/// What a server says, as a failure of the store.
+impl<F: Failure> From<F> for Error {
+    fn from(failure: F) -> Self {
+        if failure.is_passing() { Self::Unavailable(failure.to_string()) } else { Self::Failed(failure.to_string()) }
+    }
 }

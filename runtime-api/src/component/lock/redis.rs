@@ -100,9 +100,3 @@ impl Store for Redis {
         Ok(self.0.renew(key, owner, expiry).await?)
     }
 }
-
-impl From<redis::Error> for Error {
-    fn from(error: redis::Error) -> Self {
-        if error.is_passing() { Self::Unavailable(error.to_string()) } else { Self::Failed(error.to_string()) }
-    }
-}

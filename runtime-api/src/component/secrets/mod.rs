@@ -141,10 +141,9 @@ impl Server {
     }
 }
 
-/// A field of a request's metadata by its name.
+/// A field of a request's metadata by its name; an empty one is none.
 fn property<'a>(metadata: &'a Metadata, name: &str) -> Option<&'a str> {
-    let found = metadata.iter().find(|(field, _)| field.eq_ignore_ascii_case(name));
-    found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    super::property(metadata, name).filter(|value| !value.is_empty())
 }
 
 #[cfg(test)]

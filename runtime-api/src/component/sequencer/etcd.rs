@@ -68,9 +68,3 @@ impl Store for Etcd {
         }
     }
 }
-
-impl From<etcd::Error> for Error {
-    fn from(error: etcd::Error) -> Self {
-        if error.is_passing() { Self::Unavailable(error.to_string()) } else { Self::Failed(error.to_string()) }
-    }
-}

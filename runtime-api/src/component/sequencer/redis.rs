@@ -77,9 +77,3 @@ impl Store for Redis {
         Ok(Segment { from: to.saturating_sub(i64::from(size) - 1), to })
     }
 }
-
-impl From<redis::Error> for Error {
-    fn from(error: redis::Error) -> Self {
-        if error.is_passing() { Self::Unavailable(error.to_string()) } else { Self::Failed(error.to_string()) }
-    }
-}

@@ -18,7 +18,8 @@ use super::{Concurrency, Delete, Error, Item, Operation, Store, Ttl, Write};
 use crate::component::etcd::{self as connection, Names};
 use crate::component::{Block, Build, Driver, Environment};
 use crate::config::{Field, Kind};
-use crate::protocol::etcd::{self, Client, deletes, one, puts, read, reads, unchanged};
+use crate::protocol::Failure;
+use crate::protocol::etcd::{Client, deletes, one, puts, read, reads, unchanged};
 use crate::proxy::Proxy;
 use crate::tables;
 
@@ -310,12 +311,6 @@ impl Store for Etcd {
             return Err(Error::TooManyOperations(operations.len(), self.most_operations));
         }
         self.write(Plan::new(operations)?).await
-    }
-}
-
-impl From<etcd::Error> for Error {
-    fn from(error: etcd::Error) -> Self {
-        if error.is_passing() { Self::Unavailable(error.to_string()) } else { Self::Failed(error.to_string()) }
     }
 }
 

@@ -211,12 +211,6 @@ fn refused(error: redis::Error, etag: Option<&str>) -> Error {
     }
 }
 
-impl From<redis::Error> for Error {
-    fn from(error: redis::Error) -> Self {
-        if error.is_passing() { Self::Unavailable(error.to_string()) } else { Self::Failed(error.to_string()) }
-    }
-}
-
 /// The item in the fields of a hash.
 fn item(fields: Vec<Reply>) -> Result<Option<Item>, Error> {
     if fields.is_empty() {

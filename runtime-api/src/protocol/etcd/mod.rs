@@ -22,6 +22,7 @@ use tonic::Code;
 
 pub use watch::{Batch, Change, Watch};
 
+use crate::protocol::Failure;
 use crate::proxy::{Closed, Instant, Method, Proxy};
 
 /// Why a call came to nothing.
@@ -293,9 +294,8 @@ impl From<Closed> for Error {
     }
 }
 
-impl Error {
-    /// Whether the same call may succeed a little later.
-    pub fn is_passing(&self) -> bool {
+impl Failure for Error {
+    fn is_passing(&self) -> bool {
         matches!(self, Self::Unavailable(_))
     }
 }

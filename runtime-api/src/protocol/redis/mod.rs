@@ -19,6 +19,7 @@ use redis_protocol::resp2::types::{BorrowedFrame, BytesFrame};
 
 use crate::backoff::backoff;
 use crate::metrics::metric_part;
+use crate::protocol::Failure;
 use crate::proxy::{Instant, Level, Metric, Proxy};
 use connection::Connection;
 pub use subscriber::{Push, Subscriber};
@@ -51,9 +52,10 @@ impl Error {
     pub fn is_wrong_type(&self) -> bool {
         matches!(self, Self::Refused(text) if text.starts_with("WRONGTYPE"))
     }
+}
 
-    /// Whether the same command may succeed a little later: there is no server, or none that is ready.
-    pub fn is_passing(&self) -> bool {
+impl Failure for Error {
+    fn is_passing(&self) -> bool {
         const PASSING: [&str; 6] = ["LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY"];
         match self {
             Self::Unreachable(_) | Self::Lost(_) | Self::Busy(_) => true,
