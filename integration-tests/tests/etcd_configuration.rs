@@ -8,9 +8,13 @@ use integration_tests::{Config, Dialect, Envoy};
 
 const STORE: &str = "config";
 
-async fn envoy(endpoints: &str, login: &[(&str, &str)]) -> Envoy {
+fn config(endpoints: &str, login: &[(&str, &str)]) -> Config {
     let metadata = [&[("endpoints", endpoints)], login].concat();
-    Envoy::start(Config::new("orders").component(STORE, "configuration.etcd", &metadata)).await
+    Config::new("orders").component(STORE, "configuration.etcd", &metadata)
+}
+
+async fn envoy(endpoints: &str, login: &[(&str, &str)]) -> Envoy {
+    Envoy::start(config(endpoints, login)).await
 }
 
 async fn store(envoy: &Envoy, dialect: Dialect) -> Configuration {
@@ -42,14 +46,38 @@ async fn an_item_is_a_key_of_its_parts_and_tags_are_below() {
 }
 
 #[tokio::test]
-async fn all_subscriptions_share_a_stream() {
-    let etcd = Etcd::start(Options::default()).await;
-    let envoy = envoy(&etcd.address(), &[]).await;
-    let mut watches = Vec::new();
-    for _ in 0..50 {
-        watches.push(store(&envoy, Dialect::Dapr).await.watch(&["k"]).await);
+async fn a_thousand_changes_are_delivered_once_and_in_order() {
+    for version in Version::ALL {
+        let etcd = Etcd::start(Options { version, ..Options::default() }).await;
+        let envoy = envoy(&etcd.address(), &[]).await;
+        let mut watches = Vec::new();
+        for dialect in Dialect::ALL {
+            watches.push(store(&envoy, dialect).await.watch(&[]).await);
+        }
+        for number in 0..1000 {
+            etcd.put(&format!("/orders/g/default/k{number}"), &number.to_string()).await;
+        }
+        for watch in &mut watches {
+            for number in 0..1000 {
+                watch.expect(&[(&format!("k{number}"), &number.to_string())]).await;
+            }
+            watch.expect_silence().await;
+        }
     }
-    assert_eq!((etcd.watch_streams().await, etcd.watchers().await), (1, 1));
+}
+
+#[tokio::test]
+async fn a_thousand_subscriptions_are_one_watch_per_worker() {
+    let etcd = Etcd::start(Options::default()).await;
+    let envoy = Envoy::start(config(&etcd.address(), &[]).concurrency(2)).await;
+    let mut watches = Vec::new();
+    for _ in 0..20 {
+        let store = store(&envoy, Dialect::Dapr).await;
+        for _ in 0..50 {
+            watches.push(store.watch(&["k"]).await);
+        }
+    }
+    assert_eq!((etcd.watch_streams().await, etcd.watchers().await), (2, 2));
     etcd.put("/orders/g/default/k", "v").await;
     for watch in &mut watches {
         watch.expect(&[("k", "v")]).await;
@@ -70,14 +98,14 @@ async fn a_restart_loses_no_change() {
         let mut etcd = Etcd::start(options).await;
         let envoy = envoy(&etcd.address(), &[("username", "root"), ("password", "secret")]).await;
         let mut watch = store(&envoy, Dialect::Layotto).await.watch(&[]).await;
-        for number in 0..200 {
-            if number == 100 {
+        for number in 0..1000 {
+            if number == 500 {
                 etcd.kill().await;
                 etcd.restart().await;
             }
             etcd.put(&format!("/orders/g/default/k{number}"), &number.to_string()).await;
         }
-        for number in 0..200 {
+        for number in 0..1000 {
             watch.expect(&[(&format!("k{number}"), &number.to_string())]).await;
         }
         watch.expect_silence().await;

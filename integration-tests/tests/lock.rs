@@ -1,6 +1,7 @@
 //! Locks over real servers: the conformance suite, how they lie in Redis, contention, and servers that are gone.
 
 use integration_tests::conformance::drivers;
+use integration_tests::etcd::{self, Etcd};
 use integration_tests::lock::Outcome;
 use integration_tests::redis::{Options, Redis};
 use integration_tests::status::{expect_reason, expect_status};
@@ -134,15 +135,20 @@ async fn contend(envoys: &[Envoy], enter: impl AsyncFn() -> i64, leave: impl Asy
     }
 }
 
-/// The same over two Envoys of two workers each, with the count of holders in Redis.
+/// The same over two Envoys of two workers each.
 async fn contend_on(count: usize) {
     let redis = servers(count).await;
     let envoys = [Envoy::start(on(&redis).concurrency(2)).await, Envoy::start(on(&redis).concurrency(2)).await];
-    let connection = redis[0].connection(0).await.unwrap();
+    contend_over(&envoys, &redis[0]).await;
+}
+
+/// The same with the count of holders in Redis.
+async fn contend_over(envoys: &[Envoy], redis: &Redis) {
+    let connection = redis.connection(0).await.unwrap();
     let count = async |command: &str| -> i64 {
         redis::cmd(command).arg("holders").query_async(&mut connection.clone()).await.unwrap()
     };
-    contend(&envoys, async || count("INCR").await, async || assert_eq!(count("DECR").await, 0)).await;
+    contend(envoys, async || count("INCR").await, async || assert_eq!(count("DECR").await, 0)).await;
 }
 
 #[tokio::test]
@@ -153,6 +159,13 @@ async fn fifty_clients_and_one_redis_have_never_two_holders() {
 #[tokio::test]
 async fn fifty_clients_and_three_redis_have_never_two_holders() {
     contend_on(3).await;
+}
+
+#[tokio::test]
+async fn fifty_clients_and_an_etcd_have_never_two_holders() {
+    let (etcd, redis) = (Etcd::start(etcd::Options::default()).await, Redis::start(Options::default()).await);
+    let on = || Config::new("orders").component(STORE, "lock.etcd", &[("endpoints", &etcd.address())]).concurrency(2);
+    contend_over(&[Envoy::start(on()).await, Envoy::start(on()).await], &redis).await;
 }
 
 #[tokio::test]
