@@ -9,7 +9,7 @@ use crate::subscribe::Figures as Subscription;
 
 /// `GetState` on Redis gives at least this part of the rate of Envoy's direct response.
 const LEAST_RATIO: f64 = 0.34;
-/// What the runtime may add to the resident memory of an Envoy, after load and [`crate::SETTLING`].
+/// What the runtime may add to the resident memory of an Envoy, after load.
 const MOST_MIB: f64 = 36.0;
 /// The median way of a change from the store to an app takes less.
 const MOST_DELAY_US: f64 = 5000.0;
@@ -156,7 +156,7 @@ impl Report {
     /// What is outside its bounds.
     pub(crate) fn excesses(&self) -> Vec<String> {
         let (ratio, failures, memory) =
-            (self.figures(PROMISED, FULL).of_direct, self.failures(), self.memory.settled.over_bare());
+            (self.figures(PROMISED, FULL).of_direct, self.failures(), self.memory.loaded.over_bare());
         let mut excesses = Vec::new();
         if ratio < LEAST_RATIO {
             let name = PROMISED.name();
