@@ -19,7 +19,8 @@ pub struct Metrics {
 
 #[derive(Debug)]
 struct OfMethod {
-    duration: Metric,
+    /// Made when it is first recorded: streams have none.
+    duration: Option<Metric>,
     by_status: Vec<(Code, Metric)>,
 }
 
@@ -36,14 +37,15 @@ impl Metrics {
         let of_method = calls.entry(method).or_default();
         let known = of_method.iter().position(|(name, _)| name == component);
         let at = known.unwrap_or_else(|| {
-            let name = format!("runtime.duration_us.{block}.{}.{method}", metric_part(component));
-            let metrics = OfMethod { duration: self.proxy.histogram(&name), by_status: Vec::new() };
-            of_method.push((component.to_owned(), metrics));
+            of_method.push((component.to_owned(), OfMethod { duration: None, by_status: Vec::new() }));
             of_method.len() - 1
         });
         let Some((_, metrics)) = of_method.get_mut(at) else { return };
         if let Some(micros) = micros {
-            self.proxy.record(metrics.duration, micros);
+            let duration = *metrics.duration.get_or_insert_with(|| {
+                self.proxy.histogram(&format!("runtime.duration_us.{block}.{}.{method}", metric_part(component)))
+            });
+            self.proxy.record(duration, micros);
         }
         let counted = metrics.by_status.iter().find(|(known, _)| *known == code).map(|(_, metric)| *metric);
         let counter = counted.unwrap_or_else(|| {

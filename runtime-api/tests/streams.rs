@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // a test may end by one
 
+use std::time::Duration;
+
 use envoy_runtime_proto::grpc::health::v1::{HealthCheckRequest, HealthCheckResponse};
 use envoy_runtime_proto::grpc::reflection::v1::server_reflection_request::MessageRequest;
 use envoy_runtime_proto::grpc::reflection::v1::server_reflection_response::MessageResponse;
@@ -38,6 +40,18 @@ fn a_stream_without_a_message_is_an_error() {
     let talk = testing::talk(&world, &worker, WATCH).unwrap();
     talk.half_close();
     assert_eq!(talk.status().unwrap().code(), Code::Internal);
+}
+
+#[test]
+fn a_stream_is_counted_and_its_length_is_no_latency() {
+    let world = World::default();
+    let worker = testing::worker(&world, &json!({"appId": "a"}));
+    let talk = testing::talk(&world, &worker, WATCH).unwrap();
+    world.advance(Duration::from_secs(3600));
+    talk.half_close();
+    assert!(talk.status().is_some());
+    assert_eq!(world.metric("runtime.requests.none.none.Watch.INTERNAL"), Some(1));
+    assert_eq!(world.metric("runtime.duration_us.none.none.Watch"), None);
 }
 
 #[test]

@@ -423,7 +423,7 @@ fn parse_flag(text: &str) -> Option<bool> {
     }
 }
 
-/// The text of a value that is none of a list and an object.
+/// The text of a value, unless it is a list or an object.
 pub fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::Null => Some(String::new()),

@@ -388,7 +388,7 @@ impl Component {
         };
         if name.len() > MAX_CLUSTER_NAME {
             let field = if self.cluster_exists { "cluster" } else { "name" };
-            let text = format!("too long: its Envoy cluster {name:?} may have {MAX_CLUSTER_NAME} bytes");
+            let text = format!("too long: its Envoy cluster {name:?} may have {MAX_CLUSTER_NAME} bytes at most");
             report.error(path.field(field), text);
         }
     }

@@ -82,7 +82,8 @@ impl InMemory {
             let bytes = bucket.encode_to_vec();
             if bytes.len() > MOST_BUCKET_BYTES && bytes.len() > before {
                 return Err(Error::Unavailable(format!(
-                    "the locks in memory are full ({MOST_BUCKET_BYTES} bytes in one of {BUCKETS} parts); unlock some, or use lock.redis"
+                    "the locks in memory are full ({MOST_BUCKET_BYTES} bytes in one of {BUCKETS} parts); \
+                     unlock some, or use lock.redis"
                 )));
             }
             if self.proxy.shared_set(&name, &bytes, Some(version)).is_ok() {

@@ -81,7 +81,8 @@ impl Store for InMemory {
             let bytes = bucket.encode_to_vec();
             if fresh && bytes.len() > MOST_BUCKET_BYTES {
                 return Err(Error::Failed(format!(
-                    "the sequences in memory are full ({MOST_BUCKET_BYTES} bytes in one of {BUCKETS} parts); use sequencer.redis"
+                    "the sequences in memory are full ({MOST_BUCKET_BYTES} bytes in one of {BUCKETS} parts); \
+                     use sequencer.redis"
                 )));
             }
             if self.proxy.shared_set(&name, &bytes, Some(version)).is_ok() {
