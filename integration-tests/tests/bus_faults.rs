@@ -232,13 +232,18 @@ async fn connections_that_drain_keep_their_streams() {
         followers.extend(start_following(&envoy, 20, Duration::from_secs(6 - round / 2)).await);
         sleep(Duration::from_millis(400)).await;
     }
+    all_were_served(&envoy, writer, followers, 50).await;
+}
+
+/// The apps were served to their end, with more than so many events each, over several connections.
+async fn all_were_served(envoy: &Envoy, writer: Writer, followers: Vec<JoinHandle<Seen>>, events: u32) {
     for seen in finish(followers).await {
-        assert!(seen.ends.is_empty() && seen.events > 50, "{seen:?}");
+        assert!(seen.ends.is_empty() && seen.events > events, "{seen:?}");
     }
     drop(writer);
     let connections = envoy.stat("cluster.runtime_bus.upstream_cx_total").await;
     assert!(connections >= 4, "{connections} connections were opened");
-    nothing_is_left(&envoy).await;
+    nothing_is_left(envoy).await;
 }
 
 async fn envoy_with_few_streams_on_a_connection(streams: u32) -> Envoy {
@@ -259,13 +264,7 @@ async fn two_hundred_apps_are_served_on_many_connections() {
         followers.extend(start_following(&envoy, 10, time).await);
         sleep(Duration::from_millis(100)).await;
     }
-    for seen in finish(followers).await {
-        assert!(seen.ends.is_empty() && seen.events > 20, "{seen:?}");
-    }
-    drop(writer);
-    let connections = envoy.stat("cluster.runtime_bus.upstream_cx_total").await;
-    assert!(connections >= 4, "{connections} connections were opened");
-    nothing_is_left(&envoy).await;
+    all_were_served(&envoy, writer, followers, 20).await;
 }
 
 /// No connection has room for a stream and its link: the filter can send nothing, and says so.
