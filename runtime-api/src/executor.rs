@@ -1,62 +1,94 @@
 //! The executor of a worker: it runs what can be run at the end of each callback from the host, and never waits.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use futures::executor::{LocalPool, LocalSpawner};
-use futures::future::{AbortHandle, Abortable, FutureExt};
-use futures::task::LocalSpawnExt;
+use async_task::Runnable;
+use futures::FutureExt;
 
 /// Runs the futures of one worker.
+#[derive(Default)]
 pub struct Executor {
-    pool: RefCell<LocalPool>,
-    spawner: LocalSpawner,
+    queue: Arc<Queue>,
+    /// Whether a run is under way.
+    running: Cell<bool>,
+    ended: Cell<bool>,
+    /// The futures that nobody else holds.
+    spawned: RefCell<Vec<Task<()>>>,
+}
+
+/// What can be run. Wakers may be sent to other threads, by their type, so it is behind a lock; a worker has but one.
+#[derive(Default)]
+struct Queue(Mutex<VecDeque<Runnable>>);
+
+impl Queue {
+    fn push(&self, runnable: Runnable) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(runnable);
+    }
+
+    fn pop(&self) -> Option<Runnable> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
 }
 
 impl Executor {
     /// An executor with nothing to do.
     pub fn new() -> Self {
-        let pool = LocalPool::new();
-        let spawner = pool.spawner();
-        Self { pool: RefCell::new(pool), spawner }
+        Self::default()
     }
 
     /// Hands over a future. It runs with the next [`Executor::run`].
-    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        // Refused only when the pool is gone, and with it everything that could wait for the task.
-        let _ = self.spawner.spawn_local(task);
+    pub fn spawn(&self, future: impl Future<Output = ()> + 'static) {
+        let task = self.spawn_cancellable(future);
+        let mut spawned = self.spawned.borrow_mut();
+        spawned.retain(|task| !task.is_done());
+        spawned.push(task);
     }
 
-    /// Hands over a future that ends early when the handle is dropped: what it holds is dropped with it.
-    #[must_use = "dropping the handle ends the task"]
-    pub fn spawn_cancellable(&self, task: impl Future<Output = ()> + 'static) -> Task {
-        let (handle, registration) = AbortHandle::new_pair();
-        let done = Rc::new(Cell::new(false));
-        let mark = Rc::clone(&done);
-        self.spawn(Abortable::new(task, registration).map(move |_| mark.set(true)));
-        Task { handle, done }
+    /// Hands over a future that ends early when the task is dropped: what it holds is dropped with the next run.
+    #[must_use = "dropping the task ends the future"]
+    pub fn spawn_cancellable<T: 'static>(&self, future: impl Future<Output = T> + 'static) -> Task<T> {
+        let queue = Arc::clone(&self.queue);
+        let (runnable, task) = async_task::spawn_local(future, move |runnable| queue.push(runnable));
+        runnable.schedule();
+        Task(task)
     }
 
-    /// Ends all futures. They hold what they were given, often the executor itself, which would keep both for ever.
+    /// Ends all futures: those of [`Executor::spawn`] now, and what others would still do with the next run. They hold
+    /// what they were given, often the executor itself, which would keep both for ever.
     pub fn end(&self) {
-        let ended = self.pool.try_borrow_mut().map(|mut pool| std::mem::take(&mut *pool));
-        drop(ended); // with the pool free again, since what ends may hand over more
+        self.ended.set(true);
+        let spawned = self.spawned.take();
+        drop(spawned); // with the list free again, since what ends may hand over more
+        self.run();
     }
 
     /// Runs all that can be run, until every future waits for something. A call from within a future does nothing:
     /// the run under way will see to it.
     pub fn run(&self) {
-        if let Ok(mut pool) = self.pool.try_borrow_mut() {
-            pool.run_until_stalled();
+        if self.running.replace(true) {
+            return;
+        }
+        let _run = Run(&self.running);
+        while let Some(runnable) = self.queue.pop() {
+            if self.ended.get() {
+                drop(runnable); // and the future with it
+            } else {
+                runnable.run();
+            }
         }
     }
 }
 
-impl Default for Executor {
-    fn default() -> Self {
-        Self::new()
+/// A run under way, which is over also where a test has a future panic.
+struct Run<'a>(&'a Cell<bool>);
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
     }
 }
 
@@ -68,22 +100,20 @@ impl fmt::Debug for Executor {
 
 /// A running future; dropping this ends it.
 #[derive(Debug)]
-pub struct Task {
-    handle: AbortHandle,
-    done: Rc<Cell<bool>>,
-}
+pub struct Task<T = ()>(async_task::Task<T>);
 
-impl Task {
+impl<T> Task<T> {
     /// Whether the future has run to its end.
     pub fn is_done(&self) -> bool {
-        self.done.get()
+        self.0.is_finished()
     }
-}
 
-impl Drop for Task {
-    fn drop(&mut self) {
-        if !self.is_done() {
-            self.handle.abort();
+    /// What the future gave, once it has: then the task is spent.
+    pub fn outcome(self) -> Result<T, Self> {
+        let Self(mut task) = self;
+        if !task.is_finished() {
+            return Err(Self(task));
         }
+        (&mut task).now_or_never().ok_or(Self(task))
     }
 }

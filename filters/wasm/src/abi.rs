@@ -59,6 +59,7 @@ mod host {
             value: *const u8,
             value_size: usize,
         ) -> u32;
+        pub(super) fn proxy_remove_header_map_value(map: u32, name: *const u8, name_size: usize) -> u32;
         pub(super) fn proxy_get_buffer_bytes(
             buffer: u32,
             start: usize,
@@ -215,8 +216,8 @@ pub(crate) fn headers(map: Map) -> Result<Headers, Refused> {
 pub(crate) struct Headers(Vec<u8>);
 
 impl Headers {
-    /// Calls back with each header whose value is text; another cannot matter to us.
-    pub(crate) fn each(&self, mut take: impl FnMut(&str, &str)) {
+    /// Calls back with each header.
+    pub(crate) fn each(&self, mut take: impl FnMut(&[u8], &[u8])) {
         let number = |at: usize| {
             let bytes = self.0.get(at..at + 4)?;
             Some(u32::from_le_bytes(bytes.try_into().ok()?) as usize)
@@ -227,9 +228,7 @@ impl Headers {
             let (Some(name), Some(value)) = (number(4 + index * 8), number(8 + index * 8)) else { return };
             let value_at = at + name + 1;
             let end = value_at + value;
-            if let (Some(name), Some(value)) = (self.0.get(at..at + name), self.0.get(value_at..end))
-                && let (Ok(name), Ok(value)) = (str::from_utf8(name), str::from_utf8(value))
-            {
+            if let (Some(name), Some(value)) = (self.0.get(at..at + name), self.0.get(value_at..end)) {
                 take(name, value);
             }
             at = end + 1;
@@ -239,7 +238,8 @@ impl Headers {
 
 fn pairs(headers: &[(&str, &[u8])]) -> Vec<u8> {
     let number = |length: usize| u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes();
-    let mut bytes = Vec::with_capacity(256);
+    let size = headers.iter().map(|(name, value)| name.len() + value.len() + 10).sum::<usize>();
+    let mut bytes = Vec::with_capacity(size + 4);
     bytes.extend_from_slice(&number(headers.len()));
     for (name, value) in headers {
         bytes.extend_from_slice(&number(name.len()));
@@ -259,6 +259,12 @@ pub(crate) fn set_headers(map: Map, headers: &[(&str, &[u8])]) -> Result<(), Ref
     let bytes = pairs(headers);
     // SAFETY: the pointer and the size are those of a buffer that lives through the call.
     accepted(unsafe { host::proxy_set_header_map_pairs(map as u32, bytes.as_ptr(), bytes.len()) })
+}
+
+/// Removes a header.
+pub(crate) fn remove_header(map: Map, name: &str) -> Result<(), Refused> {
+    // SAFETY: the pointer and the size are those of a text that lives through the call.
+    accepted(unsafe { host::proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) })
 }
 
 /// Adds a header.

@@ -5,7 +5,8 @@
 #![allow(unsafe_code)] // one of the two modules of this filter that declare Envoy's ABI
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+
+use rustc_hash::FxHashMap;
 
 use crate::abi;
 use crate::root::Root;
@@ -14,12 +15,13 @@ use crate::stream::HttpStream;
 /// All that lives in this VM. A VM belongs to one thread.
 #[derive(Default)]
 struct Filter {
-    roots: BTreeMap<u32, Root>,
-    streams: BTreeMap<u32, HttpStream>,
+    /// As a rule one; two for the while in which a configuration takes the place of another.
+    roots: Vec<(u32, Root)>,
+    streams: FxHashMap<u32, HttpStream>,
 }
 
 thread_local! {
-    static FILTER: RefCell<Filter> = const { RefCell::new(Filter { roots: BTreeMap::new(), streams: BTreeMap::new() }) };
+    static FILTER: RefCell<Filter> = RefCell::default();
 }
 
 /// Calls back with what lives in this VM. Envoy never enters it twice at a time; if it did, nothing would be done.
@@ -28,7 +30,10 @@ fn with_filter<T: Default>(act: impl FnOnce(&mut Filter) -> T) -> T {
 }
 
 fn with_root<T: Default>(context: u32, act: impl FnOnce(&mut Root) -> T) -> T {
-    with_filter(|filter| filter.roots.get_mut(&context).map(act).unwrap_or_default())
+    with_filter(|filter| {
+        let root = filter.roots.iter_mut().find(|(known, _)| *known == context);
+        root.map(|(_, root)| act(root)).unwrap_or_default()
+    })
 }
 
 /// What Envoy is told at the end of a callback about a stream.
@@ -79,8 +84,8 @@ extern "C" fn proxy_on_configure(root: u32, size: usize) -> u32 {
 extern "C" fn proxy_on_context_create(context: u32, parent: u32) {
     with_filter(|filter| {
         if parent == 0 {
-            filter.roots.insert(context, Root::default());
-        } else if let Some(root) = filter.roots.get(&parent) {
+            filter.roots.push((context, Root::default()));
+        } else if let Some((_, root)) = filter.roots.iter().find(|(known, _)| *known == parent) {
             filter.streams.insert(context, root.stream(context));
         }
     });
@@ -89,10 +94,13 @@ extern "C" fn proxy_on_context_create(context: u32, parent: u32) {
 /// The context has ended. What belongs to it ends with it.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_delete(context: u32) {
-    let (stream, root) = with_filter(|filter| (filter.streams.remove(&context), filter.roots.remove(&context)));
-    if let Some(stream) = stream {
-        stream.end();
+    if let Some(stream) = with_filter(|filter| filter.streams.remove(&context)) {
+        return stream.end();
     }
+    let root = with_filter(|filter| {
+        let at = filter.roots.iter().position(|(known, _)| *known == context)?;
+        Some(filter.roots.swap_remove(at))
+    });
     drop(root);
 }
 

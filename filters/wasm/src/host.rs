@@ -19,6 +19,7 @@ use runtime_api::proxy::{
     Changed, Closed, HttpRequest, HttpResponse, Instant, Level, MAX_CLUSTER_NAME, Metadata, Method, Metric, Proxy,
     Stream, Version,
 };
+use rustc_hash::FxHashMap;
 use tonic::Code;
 
 use crate::abi::{self, Buffer, Map, MetricKind, Refused};
@@ -32,14 +33,17 @@ struct Shared {
     start: std::time::Instant,
     /// The time when the clock was last read, which is an expense of each call: what timers count from.
     now: Cell<Instant>,
+    /// Whether the clock stands still at that: what comes from a server at once is answered at once, and a reading serves
+    /// for all of it.
+    still: Cell<bool>,
     timers: RefCell<BTreeMap<(Instant, u64), Waker>>,
     next_timer: Cell<u64>,
     /// When Envoy will tick next, if it will.
     tick: Cell<Option<Instant>>,
     /// gRPC calls and streams under way, by token.
-    grpc: RefCell<BTreeMap<u32, Grpc>>,
+    grpc: RefCell<FxHashMap<u32, Grpc>>,
     /// HTTP requests under way, by token.
-    http: RefCell<BTreeMap<u32, oneshot::Sender<Answer<HttpResponse>>>>,
+    http: RefCell<FxHashMap<u32, oneshot::Sender<Answer<HttpResponse>>>>,
     /// gRPC calls and streams that are to be cancelled at the next tick: up to 1.37 Envoy crashes when a stream is
     /// cancelled in one of its own callbacks.
     closing: RefCell<Vec<u32>>,
@@ -70,6 +74,7 @@ impl Default for Host {
             executor: Executor::new(),
             start: std::time::Instant::now(),
             now: Cell::new(Instant::ZERO),
+            still: Cell::new(false),
             timers: RefCell::default(),
             next_timer: Cell::new(0),
             tick: Cell::new(None),
@@ -180,7 +185,10 @@ impl Host {
             None => {}
         }
         drop(grpc);
+        self.now();
+        self.0.still.set(true);
         self.run();
+        self.0.still.set(false);
     }
 
     /// A stream ended, or a call without an answer.
@@ -213,8 +221,8 @@ impl Host {
             && let Ok(headers) = abi::headers(Map::CallHeaders)
         {
             headers.each(|name, value| {
-                if name == ":status" {
-                    status = value.parse().ok();
+                if name == b":status" {
+                    status = str::from_utf8(value).ok().and_then(|value| value.parse().ok());
                 }
             });
         }
@@ -326,9 +334,10 @@ impl Proxy for Host {
     }
 
     fn now(&self) -> Instant {
-        let now = self.0.start.elapsed();
-        self.0.now.set(now);
-        now
+        if !self.0.still.get() {
+            self.0.now.set(self.0.start.elapsed());
+        }
+        self.0.now.get()
     }
 
     fn wall_clock(&self) -> SystemTime {

@@ -147,11 +147,17 @@ impl Push {
 
     /// The bus has taken up the stream, or Envoy says why it has not, which the app may see.
     pub(crate) fn on_response_headers(&self, host: &Host) -> Action {
+        if self.stage == Stage::Answered
+            && self.progress.status.borrow().as_ref().is_some_and(|it| it.code() == Code::Ok)
+        {
+            let _ = abi::replace_header(Map::ResponseHeaders, "grpc-status", "0"); // see `respond_with_status`
+            return Action::Continue;
+        }
         let mut connection = None;
         if let Ok(headers) = abi::headers(Map::ResponseHeaders) {
             headers.each(|name, value| {
-                if name == CONNECTION_HEADER {
-                    connection = value.parse().ok();
+                if name == CONNECTION_HEADER.as_bytes() {
+                    connection = str::from_utf8(value).ok().and_then(|value| value.parse().ok());
                 }
             });
         }

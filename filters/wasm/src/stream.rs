@@ -1,6 +1,5 @@
 //! One stream of an app: a request in, a reply out.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
@@ -17,9 +16,6 @@ use crate::entry::Action;
 use crate::host::Host;
 use crate::push::Push;
 
-/// What tells the Lua filter to give the reply a body.
-const MARKER: &str = "x-runtime-body";
-
 pub(crate) struct HttpStream {
     context: u32,
     host: Host,
@@ -29,10 +25,10 @@ pub(crate) struct HttpStream {
     protocol: Protocol,
     body: BytesMut,
     state: State,
-    /// The frame of the reply, for the response callbacks.
-    frame: Rc<RefCell<Option<Bytes>>>,
-    /// The call under way; it ends with the stream.
-    task: Option<Task>,
+    /// The call under way; it ends with the stream. It gives the frame of the reply, if that is a message.
+    task: Option<Task<Option<Bytes>>>,
+    /// That frame, between the response callbacks.
+    frame: Option<Bytes>,
     /// What goes on here if the call is a streaming one.
     push: Option<Push>,
 }
@@ -60,8 +56,8 @@ impl HttpStream {
             protocol: Protocol::Grpc(Head::default()),
             body: BytesMut::new(),
             state: State::Request,
-            frame: Rc::default(),
             task: None,
+            frame: None,
             push: None,
         }
     }
@@ -71,8 +67,8 @@ impl HttpStream {
         let Ok(headers) = abi::headers(Map::RequestHeaders) else { return };
         let (mut head, mut request, mut grpc) = (Head::default(), Request::default(), false);
         headers.each(|name, value| match name {
-            "content-type" => grpc = value.starts_with("application/grpc"),
-            ":method" => request.method = Method::from_bytes(value.as_bytes()).unwrap_or_default(),
+            b"content-type" => grpc = value.starts_with(b"application/grpc"),
+            b":method" => request.method = Method::from_bytes(value).unwrap_or_default(),
             _ => head.header(name, value),
         });
         self.protocol = if grpc {
@@ -118,12 +114,16 @@ impl HttpStream {
                 respond(&runtime.http(request));
             }
             Protocol::Grpc(head) => {
-                let (head, frame, context) = (std::mem::take(head), Rc::clone(&self.frame), self.context);
+                let (head, context) = (std::mem::take(head), self.context);
                 self.task = Some(self.host.executor().spawn_cancellable(async move {
                     let reply = runtime.grpc(&head, body).await;
                     // Refused when the app has gone meanwhile: then nobody wants the reply.
                     if abi::set_effective_context(context).is_ok() {
-                        answer(&reply, &frame);
+                        answer(&reply);
+                    }
+                    match reply {
+                        Reply::Message(frame) => Some(frame),
+                        Reply::Status(_) => None,
                     }
                 }));
             }
@@ -131,21 +131,20 @@ impl HttpStream {
     }
 }
 
+const OK: i32 = 0;
 const UNAVAILABLE: i32 = 14;
 
 /// Begins the reply to a gRPC call. A status is complete as it is; a message follows in the response callbacks.
-fn answer(reply: &Reply, frame: &RefCell<Option<Bytes>>) {
-    let sent = match reply {
-        Reply::Message(bytes) => {
-            *frame.borrow_mut() = Some(bytes.clone());
-            abi::send_local_response(200, &[(MARKER, b"1")], &[], None)
-        }
-        Reply::Status(status) => return respond_with_status(status),
-    };
-    let _ = sent; // refused when the stream has ended in the same moment
+fn answer(reply: &Reply) {
+    match reply {
+        // The status is what tells the Lua filter to give the reply a body.
+        Reply::Message(_) => drop(abi::send_local_response(200, &[], &[], Some(OK))), // refused when the stream has just ended
+        Reply::Status(status) => respond_with_status(status),
+    }
 }
 
-/// Answers a gRPC call with a status alone.
+/// Answers a gRPC call with a status alone. One that is OK goes out as another, which the Lua filter leaves alone, and
+/// is put right in the response callback.
 pub(crate) fn respond_with_status(status: &Status) {
     let trailers = trailers(status);
     // Envoy makes the others from the arguments.
@@ -154,7 +153,8 @@ pub(crate) fn respond_with_status(status: &Status) {
     if status.code() == Code::Unimplemented {
         headers.push(("grpc-accept-encoding", ACCEPTED_ENCODINGS.as_bytes()));
     }
-    let _ = abi::send_local_response(200, &headers, status.message().as_bytes(), Some(status.code() as i32));
+    let code = if status.code() == Code::Ok { Code::Unknown } else { status.code() };
+    let _ = abi::send_local_response(200, &headers, status.message().as_bytes(), Some(code as i32));
 }
 
 fn respond(response: &Response) {
@@ -224,9 +224,9 @@ impl HttpStream {
         if let Some(push) = &self.push {
             return push.on_response_headers(&self.host);
         }
-        if self.frame.borrow().is_some() {
-            let headers: [(&str, &[u8]); 2] = [(":status", b"200"), ("content-type", b"application/grpc")];
-            let _ = abi::set_headers(Map::ResponseHeaders, &headers);
+        self.frame = self.task.take_if(|task| task.is_done()).and_then(|task| task.outcome().ok().flatten());
+        if self.frame.is_some() {
+            let _ = abi::remove_header(Map::ResponseHeaders, "grpc-status"); // it follows among the trailers
         }
         Action::Continue
     }
@@ -235,7 +235,7 @@ impl HttpStream {
         if let Some(push) = &self.push {
             return push.on_response_body(end_of_stream);
         }
-        if end_of_stream && let Some(frame) = self.frame.borrow_mut().take() {
+        if end_of_stream && let Some(frame) = self.frame.take() {
             let _ = abi::set_body(Buffer::ResponseBody, size, &frame);
             let _ = abi::add_header(Map::ResponseTrailers, "grpc-status", "0");
         }

@@ -34,13 +34,15 @@ pub struct Head {
 
 impl Head {
     /// Takes in a header if it matters.
-    pub fn header(&mut self, name: &str, value: &str) {
+    pub fn header(&mut self, name: &[u8], value: &[u8]) {
+        let matters = matches!(name, b":path" | b"grpc-timeout" | b"grpc-encoding" | b"dapr-api-token");
+        // What is not text is none of what they may be.
+        let Some(value) = matters.then(|| str::from_utf8(value).ok()).flatten() else { return };
         match name {
-            ":path" => value.clone_into(&mut self.path),
-            "grpc-timeout" => self.timeout = parse_timeout(value),
-            "grpc-encoding" => self.encoding = Some(value.to_owned()),
-            "dapr-api-token" => self.token = Some(value.into()),
-            _ => {}
+            b":path" => value.clone_into(&mut self.path),
+            b"grpc-timeout" => self.timeout = parse_timeout(value),
+            b"grpc-encoding" => self.encoding = Some(value.to_owned()),
+            _ => self.token = Some(value.into()),
         }
     }
 

@@ -36,10 +36,6 @@ pub struct Dialect {
 /// What differs in the Lock API.
 #[derive(Debug)]
 pub struct Lock {
-    /// The method that takes a lock.
-    pub try_method: &'static str,
-    /// The method that releases one.
-    pub unlock_method: &'static str,
     /// What the names of locks in a store begin with.
     pub prefix: &'static str,
     /// Whether a time that is not positive is refused before all else.
@@ -100,8 +96,6 @@ pub const DAPR: Dialect = Dialect {
         get_bulk: "failed getting secrets from secret store {store}: {cause}",
     },
     lock: Lock {
-        try_method: "TryLockAlpha1",
-        unlock_method: "UnlockAlpha1",
         prefix: "lock||",
         expiry_first: true,
         expiry: "ExpiryInSeconds",
@@ -135,8 +129,6 @@ pub const LAYOTTO: Dialect = Dialect {
         get_bulk: "error when bulk get secret {store}: {cause}",
     },
     lock: Lock {
-        try_method: "TryLock",
-        unlock_method: "Unlock",
         prefix: "lock|||",
         expiry_first: false,
         expiry: "Expire",

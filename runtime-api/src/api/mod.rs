@@ -10,6 +10,7 @@ mod lock;
 mod metadata;
 mod prefix;
 mod reflection;
+mod route;
 mod secrets;
 mod sequencer;
 mod state;
@@ -32,14 +33,14 @@ use crate::metrics::Metrics;
 use crate::proxy::{Level, Proxy};
 use call::{Head, Reply};
 pub use conversation::Conversation;
-use dialect::{DIALECTS, Dialect};
+use dialect::{DAPR, Dialect};
+use route::{Route, Rpc, services};
 
-const HEALTH: &str = "grpc.health.v1.Health";
-const DAPR: &str = dialect::DAPR.service;
-const LAYOTTO: &str = dialect::LAYOTTO.service;
-
-/// The services of which methods are served.
-const SERVICES: [&str; 5] = [DAPR, LAYOTTO, HEALTH, reflection::V1, reflection::V1ALPHA];
+// Whether this build has drivers of a block. Where it has none, the compiler leaves out what only they lead to.
+const CONFIGURATION: bool = Block::Configuration.has_drivers();
+const LOCK: bool = Block::Lock.has_drivers();
+const SECRETS: bool = Block::Secrets.has_drivers();
+const SEQUENCER: bool = Block::Sequencer.has_drivers();
 
 /// The runtime of one worker.
 #[derive(Debug)]
@@ -65,9 +66,8 @@ pub struct Call {
 }
 
 impl Call {
-    fn new(service: &str) -> Self {
-        let dialect = DIALECTS.into_iter().find(|dialect| dialect.service == service).unwrap_or(DIALECTS[0]);
-        Self { dialect, component: RefCell::default() }
+    fn new(route: Option<Route>) -> Self {
+        Self { dialect: route.map_or(&DAPR, |route| route.dialect), component: RefCell::default() }
     }
 
     /// Notes which component the call concerns, for metrics and texts.
@@ -91,13 +91,14 @@ impl Runtime {
             };
             match component.driver.build {
                 Build::State(build) => stores.push((component, build(&environment))),
-                Build::Configuration(build) => configurations.push((component, build(&environment))),
-                Build::Secrets(build) => secrets.push((component, build(&environment))),
-                Build::Lock(build) => locks.push((component, build(&environment))),
-                Build::Sequencer(build) => {
+                Build::Configuration(build) if CONFIGURATION => configurations.push((component, build(&environment))),
+                Build::Secrets(build) if SECRETS => secrets.push((component, build(&environment))),
+                Build::Lock(build) if LOCK => locks.push((component, build(&environment))),
+                Build::Sequencer(build) if SEQUENCER => {
                     let sequencer = build(&environment);
                     sequencers.push((environment, sequencer));
                 }
+                _ => {} // no registry has such a driver
             }
         }
         let state = state::StateApi::new(&config, stores);
@@ -127,13 +128,16 @@ impl Runtime {
     /// Answers a unary gRPC call. Dropping the future cancels it.
     pub async fn grpc(&self, head: &Head, body: Bytes) -> Reply {
         let started = self.proxy.now();
-        let (service, method) = head.method();
-        let call = Call::new(service);
+        let route = Route::of(head.method());
+        let call = Call::new(route);
         let limit = self.config.limits.max_request_bytes;
         let reply = if self.admits(head.token.as_ref()) {
-            match call::message(&body, head.encoding.as_deref(), limit) {
-                Ok(message) => self.within_deadline(head, &call, self.serve(&call, service, method, message)).await,
-                Err(status) => status.into(),
+            match (call::message(&body, head.encoding.as_deref(), limit), route) {
+                (Ok(message), Some(route)) => {
+                    self.within_deadline(head, &call, self.serve(&call, route.rpc, message)).await
+                }
+                (Ok(_), None) => unserved(head).into(),
+                (Err(status), _) => status.into(),
             }
         } else {
             invalid_token().into()
@@ -142,7 +146,7 @@ impl Runtime {
             (Reply::Message(frame), limit) if frame.len() > limit => call::reply_too_large(frame.len(), limit).into(),
             (reply, _) => reply,
         };
-        self.account(&call, service, method, Some(started), &reply);
+        self.account(&call, head, route, Some(started), &reply);
         reply
     }
 
@@ -165,18 +169,17 @@ impl Runtime {
     /// Begins a streaming call, if the method is one that is served so: the filter then feeds the conversation and
     /// runs [`Runtime::converse`]. Any other call is unary.
     pub fn conversation(&self, head: &Head) -> Option<Conversation> {
-        let (service, method) = head.method();
-        is_stream_served(service, method)
-            .then(|| Conversation::new(head.encoding.clone(), self.config.limits.max_request_bytes))
+        Route::of(head.method()).filter(|route| route.rpc.is_stream())?;
+        Some(Conversation::new(head.encoding.clone(), self.config.limits.max_request_bytes))
     }
 
     /// Serves a streaming call to its end and gives its status. It lasts as long as the app wants it to: a deadline
     /// holds only where the app set one.
     pub async fn converse(&self, head: &Head, conversation: &Conversation) -> Status {
-        let (service, method) = head.method();
-        let call = Call::new(service);
+        let route = Route::of(head.method());
+        let call = Call::new(route);
         let status = if self.admits(head.token.as_ref()) {
-            let served = self.serve_stream(&call, service, method, conversation);
+            let served = self.serve_stream(&call, head, route, conversation);
             match head.timeout {
                 None => served.await,
                 Some(time) => match select(served, self.proxy.sleep(time)).await {
@@ -190,96 +193,98 @@ impl Runtime {
         } else {
             invalid_token()
         };
-        self.account(&call, service, method, None, &Reply::from(status.clone()));
+        self.account(&call, head, route, None, &Reply::from(status.clone()));
         status
     }
 
-    /// The table of streaming methods.
+    /// What is done for each streaming method.
     fn serve_stream<'a>(
         &'a self,
         call: &'a Call,
-        service: &'a str,
-        method: &'a str,
+        head: &Head,
+        route: Option<Route>,
         conversation: &'a Conversation,
     ) -> LocalBoxFuture<'a, Status> {
         let configuration = &self.configuration;
-        match (service, method) {
-            (HEALTH, "Watch") => Box::pin(ended(watch_health(conversation))),
-            (reflection::V1 | reflection::V1ALPHA, reflection::METHOD) => {
-                Box::pin(ended(reflection::serve(conversation, &SERVICES)))
-            }
-            (DAPR, "SubscribeConfiguration" | "SubscribeConfigurationAlpha1") => {
+        match route.map(|route| route.rpc) {
+            Some(Rpc::Watch) => Box::pin(ended(watch_health(conversation))),
+            Some(Rpc::Reflect) => Box::pin(ended(reflection::serve(conversation))),
+            Some(Rpc::SubscribeConfigurationDapr) if CONFIGURATION => {
                 Box::pin(ended(configuration.subscribe_dapr(call, conversation)))
             }
-            (LAYOTTO, "SubscribeConfiguration") => Box::pin(ended(configuration.subscribe(call, conversation))),
-            _ => Box::pin(ready(unserved_status(service, method))),
+            Some(Rpc::SubscribeConfiguration) if CONFIGURATION => {
+                Box::pin(ended(configuration.subscribe(call, conversation)))
+            }
+            Some(Rpc::SubscribeConfigurationDapr | Rpc::SubscribeConfiguration) => {
+                Box::pin(ended(no_driver_of_stream(call, Block::Configuration, conversation)))
+            }
+            _ => Box::pin(ready(unserved(head))),
         }
     }
 
-    /// The table of methods. Each arm is a future of its own behind a pointer, not a part of this one: a function that
-    /// held them all would be so large that compiling it costs Envoy megabytes.
-    fn serve<'a>(
-        &'a self,
-        call: &'a Call,
-        service: &'a str,
-        method: &'a str,
-        message: Bytes,
-    ) -> LocalBoxFuture<'a, Reply> {
-        let secrets = &self.secrets;
-        let (lock, sequencer) = (&self.lock, &self.sequencer);
+    /// What is done for each unary method. Each arm is a future of its own behind a pointer, not a part of this one: a
+    /// function that held them all would be so large that compiling it costs Envoy megabytes.
+    fn serve<'a>(&'a self, call: &'a Call, rpc: Rpc, message: Bytes) -> LocalBoxFuture<'a, Reply> {
+        let (secrets, lock, sequencer) = (&self.secrets, &self.lock, &self.sequencer);
         let (state, configuration, metadata) = (&self.state, &self.configuration, &self.metadata);
-        let dapr = service == DAPR;
-        match method {
-            "Check" if service == HEALTH => Box::pin(unary(message, async |request| health(&request))),
-            _ if service != call.dialect.service => Box::pin(ready(unserved(service, method))),
-            "GetState" => Box::pin(unary(message, async move |request| state.get(call, request).await)),
-            "GetBulkState" => Box::pin(unary(message, async move |request| state.get_bulk(call, request).await)),
-            "SaveState" => Box::pin(unary(message, async move |request| state.save(call, request).await)),
-            "DeleteState" => Box::pin(unary(message, async move |request| state.delete(call, request).await)),
-            "DeleteBulkState" => Box::pin(unary(message, async move |request| state.delete_bulk(call, request).await)),
-            "ExecuteStateTransaction" => {
+        match rpc {
+            Rpc::GetState => Box::pin(unary(message, async move |request| state.get(call, request).await)),
+            Rpc::GetBulkState => Box::pin(unary(message, async move |request| state.get_bulk(call, request).await)),
+            Rpc::SaveState => Box::pin(unary(message, async move |request| state.save(call, request).await)),
+            Rpc::DeleteState => Box::pin(unary(message, async move |request| state.delete(call, request).await)),
+            Rpc::DeleteBulkState => {
+                Box::pin(unary(message, async move |request| state.delete_bulk(call, request).await))
+            }
+            Rpc::ExecuteStateTransaction => {
                 Box::pin(unary(message, async move |request| state.transact(call, request).await))
             }
-            "GetSecret" => Box::pin(unary(message, async move |request| secrets.get(call, request).await)),
-            "GetBulkSecret" => Box::pin(unary(message, async move |request| secrets.get_bulk(call, request).await)),
-            _ if method == call.dialect.lock.try_method => {
-                Box::pin(unary(message, async move |request| lock.try_lock(call, request).await))
+            Rpc::GetSecret if SECRETS => {
+                Box::pin(unary(message, async move |request| secrets.get(call, request).await))
             }
-            _ if method == call.dialect.lock.unlock_method => {
-                Box::pin(unary(message, async move |request| lock.unlock(call, request).await))
+            Rpc::GetBulkSecret if SECRETS => {
+                Box::pin(unary(message, async move |request| secrets.get_bulk(call, request).await))
             }
-            "LockKeepAlive" if !dapr => {
+            Rpc::TryLock if LOCK => Box::pin(unary(message, async move |request| lock.try_lock(call, request).await)),
+            Rpc::Unlock if LOCK => Box::pin(unary(message, async move |request| lock.unlock(call, request).await)),
+            Rpc::LockKeepAlive if LOCK => {
                 Box::pin(unary(message, async move |request| lock.keep_alive(call, request).await))
             }
-            "GetNextId" if !dapr => {
+            Rpc::GetNextId if SEQUENCER => {
                 Box::pin(unary(message, async move |request| sequencer.next_id(call, request).await))
             }
-            "GetConfiguration" | "GetConfigurationAlpha1" if dapr => {
+            Rpc::GetConfigurationDapr if CONFIGURATION => {
                 Box::pin(unary(message, async move |request| configuration.get_dapr(call, request).await))
             }
-            "GetConfiguration" => Box::pin(unary(message, async move |request| configuration.get(call, request).await)),
-            "SaveConfiguration" if !dapr => {
+            Rpc::GetConfiguration if CONFIGURATION => {
+                Box::pin(unary(message, async move |request| configuration.get(call, request).await))
+            }
+            Rpc::SaveConfiguration if CONFIGURATION => {
                 Box::pin(unary(message, async move |request| configuration.save(call, request).await))
             }
-            "DeleteConfiguration" if !dapr => {
+            Rpc::DeleteConfiguration if CONFIGURATION => {
                 Box::pin(unary(message, async move |request| configuration.delete(call, request).await))
             }
-            "UnsubscribeConfiguration" | "UnsubscribeConfigurationAlpha1" if dapr => {
+            Rpc::UnsubscribeConfiguration if CONFIGURATION => {
                 Box::pin(unary(message, async move |request| configuration.unsubscribe(call, &request)))
             }
-            "GetMetadata" if dapr => Box::pin(unary(
+            Rpc::Check => Box::pin(unary(message, async |request| health(&request))),
+            Rpc::GetMetadata => Box::pin(unary(
                 message,
                 async move |_: proto::dapr::runtime::v1::GetMetadataRequest| Ok(metadata.get()),
             )),
-            "SetMetadata" if dapr => Box::pin(unary(message, async move |request| metadata.set(request))),
-            _ => Box::pin(ready(unserved(service, method))),
+            Rpc::SetMetadata => Box::pin(unary(message, async move |request| metadata.set(request))),
+            rpc => Box::pin(ready(match rpc.block() {
+                Some(block) => no_driver(call, block, message).into(),
+                None => Status::unimplemented("a streaming method cannot be called as a unary one").into(),
+            })),
         }
     }
 
     /// Metrics of a call, and a line in the log for one that failed by our fault or a store's.
     #[inline(never)]
-    fn account(&self, call: &Call, service: &str, method: &str, started: Option<Duration>, reply: &Reply) {
-        let method = proto::method(service, method).map_or("unknown", |method| method.name);
+    fn account(&self, call: &Call, head: &Head, route: Option<Route>, started: Option<Duration>, reply: &Reply) {
+        let declared = || proto::method(head.method().0, head.method().1).map_or("unknown", |method| method.name);
+        let method = route.map_or_else(declared, |route| route.method);
         let code = reply.code();
         let component = call.component.borrow();
         let (block, component) = component.as_ref().map_or(("none", "none"), |(block, name)| (block.name(), name));
@@ -316,7 +321,7 @@ where
 /// `grpc.health.v1.Health/Check`: serving, for the server and for each service that is served.
 fn health(request: &proto_health::HealthCheckRequest) -> Result<proto_health::HealthCheckResponse, Status> {
     let name = request.service.as_str();
-    if name.is_empty() || SERVICES.contains(&name) {
+    if name.is_empty() || services().any(|served| served == name) {
         let status = proto_health::health_check_response::ServingStatus::Serving.into();
         return Ok(proto_health::HealthCheckResponse { status });
     }
@@ -325,17 +330,6 @@ fn health(request: &proto_health::HealthCheckRequest) -> Result<proto_health::He
 
 fn invalid_token() -> Status {
     Status::unauthenticated("invalid api token: the metadata field dapr-api-token is missing or wrong")
-}
-
-/// The streaming methods that [`Runtime::serve_stream`] serves.
-fn is_stream_served(service: &str, method: &str) -> bool {
-    match service {
-        HEALTH => method == "Watch",
-        reflection::V1 | reflection::V1ALPHA => method == reflection::METHOD,
-        DAPR => matches!(method, "SubscribeConfiguration" | "SubscribeConfigurationAlpha1"),
-        LAYOTTO => method == "SubscribeConfiguration",
-        _ => false,
-    }
 }
 
 /// The status with which a stream ends that its handler has ended so.
@@ -358,16 +352,34 @@ async fn watch_health(conversation: &Conversation) -> Result<(), Status> {
 }
 
 /// What is said of a method that is not served.
-fn unserved(service: &str, method: &str) -> Reply {
-    unserved_status(service, method).into()
-}
-
-fn unserved_status(service: &str, method: &str) -> Status {
+fn unserved(head: &Head) -> Status {
+    let (service, method) = head.method();
     Status::unimplemented(match proto::method(service, method) {
         Some(_) => format!("{service}/{method} is not served by this version of Envoy Runtime"),
         None if proto::is_service(service) => format!("unknown method {method} for service {service}"),
         None => format!("unknown service {service}"),
     })
+}
+
+/// The one field that all requests about a component have.
+#[derive(Clone, PartialEq, Message)]
+struct About {
+    #[prost(string, tag = "1")]
+    store_name: String,
+}
+
+/// What is said of a call to a block that this build has no driver of, so that no component of it can be configured.
+fn no_driver(call: &Call, block: Block, message: Bytes) -> Status {
+    match call::decode::<About>(message) {
+        Ok(About { store_name }) => status::not_configured(call.dialect, block, &store_name),
+        Err(status) => status,
+    }
+}
+
+/// The same for a stream.
+async fn no_driver_of_stream(call: &Call, block: Block, conversation: &Conversation) -> Result<(), Status> {
+    let About { store_name } = conversation.request().await?.unwrap_or_default();
+    Err(status::not_configured(call.dialect, block, &store_name))
 }
 
 /// A point in time as RFC 3339 has it, in UTC and whole seconds.

@@ -8,6 +8,7 @@ use proto::server_reflection_response::MessageResponse;
 use tonic::{Code, Status};
 
 use super::Conversation;
+use super::route::services;
 
 /// The services whose names end in this method are reflection's.
 pub(super) const METHOD: &str = "ServerReflectionInfo";
@@ -15,12 +16,11 @@ pub(super) const V1: &str = "grpc.reflection.v1.ServerReflection";
 pub(super) const V1ALPHA: &str = "grpc.reflection.v1alpha.ServerReflection";
 
 /// Answers requests until the app sends no more.
-pub(super) async fn serve(conversation: &Conversation, services: &[&str]) -> Result<(), Status> {
+pub(super) async fn serve(conversation: &Conversation) -> Result<(), Status> {
     while let Some(request) = conversation.request::<proto::ServerReflectionRequest>().await? {
         let response = match &request.message_request {
             Some(MessageRequest::ListServices(_)) => {
-                let name = |name: &&str| proto::ServiceResponse { name: (*name).to_owned() };
-                let service = services.iter().map(name).collect();
+                let service = services().map(|name| proto::ServiceResponse { name: name.to_owned() }).collect();
                 MessageResponse::ListServicesResponse(proto::ListServiceResponse { service })
             }
             Some(MessageRequest::FileByFilename(name)) => descriptor(file(name), "file", name),

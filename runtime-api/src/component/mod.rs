@@ -41,6 +41,18 @@ impl Block {
         }
     }
 
+    /// Whether the registry of this build has a driver of the block.
+    pub const fn has_drivers(self) -> bool {
+        let mut rest = DRIVERS;
+        while let [driver, others @ ..] = rest {
+            if driver.block as u8 == self as u8 {
+                return true;
+            }
+            rest = others;
+        }
+        false
+    }
+
     /// The metadata fields that every component of the block has.
     pub const fn fields(self) -> &'static [Field] {
         match self {

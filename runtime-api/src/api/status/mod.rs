@@ -34,6 +34,17 @@ fn fill(template: &str, texts: &[(&str, &str)]) -> String {
     filled
 }
 
+/// What is said when no component of a block is configured at all; `store` is the one that was asked for.
+pub(super) fn not_configured(dialect: &Dialect, block: Block, store: &str) -> Status {
+    match block {
+        Block::State => StateFailure::NotConfigured(store).status(dialect),
+        Block::Configuration => ConfigurationFailure::NotConfigured(store).status(dialect),
+        Block::Lock => LockFailure::NotConfigured(store).status(dialect),
+        Block::Sequencer => SequencerFailure::NotConfigured.status(),
+        Block::Secrets => SecretsFailure::NotConfigured.status(dialect),
+    }
+}
+
 /// A status with details, where the dialect has them: `grpc-status-details-bin` then carries a google.rpc.Status with
 /// ErrorInfo and ResourceInfo.
 fn with_details(
