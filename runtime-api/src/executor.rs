@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_task::Runnable;
 use futures::FutureExt;
+use futures::future::LocalBoxFuture;
 
 /// Runs the futures of one worker.
 #[derive(Default)]
@@ -42,6 +43,8 @@ impl Executor {
 
     /// Hands over a future. It runs with the next [`Executor::run`].
     pub fn spawn(&self, future: impl Future<Output = ()> + 'static) {
+        // Behind a pointer, so that there is one kind of such tasks and not one for each kind of future.
+        let future: LocalBoxFuture<'static, ()> = Box::pin(future);
         let task = self.spawn_cancellable(future);
         let mut spawned = self.spawned.borrow_mut();
         spawned.retain(|task| !task.is_done());

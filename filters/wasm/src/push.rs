@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use futures::future::{Either, select};
+use futures::future::{Either, LocalBoxFuture, select};
 use runtime_api::Runtime;
 use runtime_api::api::Conversation;
 use runtime_api::api::call::{Head, trailers};
@@ -93,8 +93,9 @@ impl Push {
             status: RefCell::default(),
         });
         let (runtime, shared, own) = (Rc::clone(runtime), Rc::clone(&progress), conversation.clone());
-        let task =
-            host.executor().spawn_cancellable(async move { serve(&runtime, &head, &own, &shared, context).await });
+        let call: LocalBoxFuture<'static, ()> =
+            Box::pin(async move { serve(&runtime, &head, &own, &shared, context).await });
+        let task = host.executor().spawn_cancellable(call);
         Self { conversation, progress, task, stage: Stage::Held, half_closed: false }
     }
 

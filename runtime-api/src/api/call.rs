@@ -69,15 +69,16 @@ impl From<Status> for Reply {
 
 impl Reply {
     /// Frames a message.
+    #[inline(never)] // as the two below: see `Runtime::serve`
     pub fn message(message: &impl Message) -> Self {
-        let length = message.encoded_len();
+        let length = length_of(message);
         let Ok(prefix) = u32::try_from(length) else {
             return Status::resource_exhausted("the reply is larger than gRPC can frame").into();
         };
         let mut frame = BytesMut::with_capacity(FRAME_HEADER + length);
         frame.put_u8(0);
         frame.put_u32(prefix);
-        message.encode_raw(&mut frame);
+        write(message, &mut frame);
         Self::Message(frame.freeze())
     }
 
@@ -88,6 +89,16 @@ impl Reply {
             Self::Status(status) => status.code(),
         }
     }
+}
+
+#[inline(never)]
+fn length_of(message: &impl Message) -> usize {
+    message.encoded_len()
+}
+
+#[inline(never)]
+fn write(message: &impl Message, frame: &mut BytesMut) {
+    message.encode_raw(frame);
 }
 
 /// The trailers that tell a status at the end of a stream, encoded as gRPC has them.
@@ -192,6 +203,7 @@ fn inflate(message: &[u8], limit: usize) -> Result<Bytes, Status> {
 }
 
 /// Decodes a message of protobuf.
+#[inline(never)] // see `Runtime::serve`
 pub fn decode<M: Message + Default>(message: Bytes) -> Result<M, Status> {
     M::decode(message).map_err(|error| {
         let path = std::any::type_name::<M>();

@@ -41,6 +41,7 @@ impl MetadataApi {
     }
 
     /// `GetMetadata`.
+    #[inline(never)]
     pub(super) fn get(&self) -> dapr::GetMetadataResponse {
         let component = |component: &crate::config::Component| dapr::RegisteredComponents {
             name: component.name.clone(),

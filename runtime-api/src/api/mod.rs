@@ -22,6 +22,7 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use envoy_runtime_proto::dapr::runtime::v1::GetMetadataRequest;
 use envoy_runtime_proto::{self as proto, grpc::health::v1 as proto_health};
 use futures::future::{Either, LocalBoxFuture, ready, select};
 use prost::Message;
@@ -78,6 +79,7 @@ impl Call {
 
 impl Runtime {
     /// A runtime with this configuration. Nothing is connected yet: a store is when it is first used.
+    #[inline(never)]
     pub fn new(proxy: Rc<dyn Proxy>, config: Config) -> Self {
         let (mut stores, mut configurations) = (Vec::new(), Vec::new());
         let mut secrets = Vec::new();
@@ -268,10 +270,7 @@ impl Runtime {
                 Box::pin(unary(message, async move |request| configuration.unsubscribe(call, &request)))
             }
             Rpc::Check => Box::pin(unary(message, async |request| health(&request))),
-            Rpc::GetMetadata => Box::pin(unary(
-                message,
-                async move |_: proto::dapr::runtime::v1::GetMetadataRequest| Ok(metadata.get()),
-            )),
+            Rpc::GetMetadata => Box::pin(unary(message, async move |_: GetMetadataRequest| Ok(metadata.get()))),
             Rpc::SetMetadata => Box::pin(unary(message, async move |request| metadata.set(request))),
             rpc => Box::pin(ready(match rpc.block() {
                 Some(block) => no_driver(call, block, message).into(),

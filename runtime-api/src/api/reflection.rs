@@ -18,25 +18,7 @@ pub(super) const V1ALPHA: &str = "grpc.reflection.v1alpha.ServerReflection";
 /// Answers requests until the app sends no more.
 pub(super) async fn serve(conversation: &Conversation) -> Result<(), Status> {
     while let Some(request) = conversation.request::<proto::ServerReflectionRequest>().await? {
-        let response = match &request.message_request {
-            Some(MessageRequest::ListServices(_)) => {
-                let service = services().map(|name| proto::ServiceResponse { name: name.to_owned() }).collect();
-                MessageResponse::ListServicesResponse(proto::ListServiceResponse { service })
-            }
-            Some(MessageRequest::FileByFilename(name)) => descriptor(file(name), "file", name),
-            Some(MessageRequest::FileContainingSymbol(name)) => descriptor(file_of(name), "symbol", name),
-            Some(MessageRequest::FileContainingExtension(extension)) => {
-                failed(Code::NotFound, format!("{} has no extensions: it is proto3", extension.containing_type))
-            }
-            Some(MessageRequest::AllExtensionNumbersOfType(name)) => match file_of(name) {
-                Some(_) => MessageResponse::AllExtensionNumbersResponse(proto::ExtensionNumberResponse {
-                    base_type_name: name.clone(),
-                    extension_number: Vec::new(),
-                }),
-                None => descriptor(None, "type", name),
-            },
-            None => failed(Code::InvalidArgument, "the request asks for nothing that is known here".to_owned()),
-        };
+        let response = answer(&request);
         conversation.reply(&proto::ServerReflectionResponse {
             valid_host: request.host.clone(),
             original_request: Some(request),
@@ -44,6 +26,29 @@ pub(super) async fn serve(conversation: &Conversation) -> Result<(), Status> {
         })?;
     }
     Ok(())
+}
+
+#[inline(never)] // see `Runtime::serve`
+fn answer(request: &proto::ServerReflectionRequest) -> MessageResponse {
+    match &request.message_request {
+        Some(MessageRequest::ListServices(_)) => {
+            let service = services().map(|name| proto::ServiceResponse { name: name.to_owned() }).collect();
+            MessageResponse::ListServicesResponse(proto::ListServiceResponse { service })
+        }
+        Some(MessageRequest::FileByFilename(name)) => descriptor(file(name), "file", name),
+        Some(MessageRequest::FileContainingSymbol(name)) => descriptor(file_of(name), "symbol", name),
+        Some(MessageRequest::FileContainingExtension(extension)) => {
+            failed(Code::NotFound, format!("{} has no extensions: it is proto3", extension.containing_type))
+        }
+        Some(MessageRequest::AllExtensionNumbersOfType(name)) => match file_of(name) {
+            Some(_) => MessageResponse::AllExtensionNumbersResponse(proto::ExtensionNumberResponse {
+                base_type_name: name.clone(),
+                extension_number: Vec::new(),
+            }),
+            None => descriptor(None, "type", name),
+        },
+        None => failed(Code::InvalidArgument, "the request asks for nothing that is known here".to_owned()),
+    }
 }
 
 fn descriptor(found: Option<&'static File>, what: &str, name: &str) -> MessageResponse {

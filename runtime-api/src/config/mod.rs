@@ -208,6 +208,7 @@ impl Config {
         Self::read(document, Some(environment))
     }
 
+    #[inline(never)] // as what it calls: compiling one large function costs Envoy more than several small ones
     fn read(document: &Value, environment: Option<secrets::Environment<'_>>) -> (Option<Self>, Report) {
         let mut report = Report::default();
         let mut document = document.clone();
@@ -246,6 +247,7 @@ fn get_mut<'a>(document: &'a mut Value, name: &str) -> Option<&'a mut Value> {
 }
 
 impl Listeners {
+    #[inline(never)]
     fn check(object: &Value, path: &Path, report: &mut Report) -> Self {
         let settings = field::check(&[LISTENERS], object, path, report);
         let mut taken: Vec<(&str, &'static str)> = Vec::new();
@@ -296,6 +298,7 @@ impl Limits {
     }
 }
 
+#[inline(never)]
 fn check_scopes(object: &Value, path: &Path, report: &mut Report) -> Vec<SecretScope> {
     field::check(&[SECRETS], object, path, report);
     let path = path.field("scopes");
@@ -327,6 +330,7 @@ fn list<'a>(object: &'a Value, name: &str) -> &'a [Value] {
     get(object, name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
+#[inline(never)]
 fn check_components(document: &Value, app_id: &str, path: &Path, report: &mut Report) -> Vec<Component> {
     let mut components: Vec<Component> = Vec::new();
     for (index, object) in list(document, "components").iter().enumerate() {
@@ -346,6 +350,7 @@ fn check_components(document: &Value, app_id: &str, path: &Path, report: &mut Re
 }
 
 impl Component {
+    #[inline(never)]
     fn check(object: &Value, path: &Path, report: &mut Report) -> Option<Self> {
         let settings = field::check(&[COMPONENT], object, path, report);
         let kind = settings.text("type")?;
