@@ -4,8 +4,11 @@ use std::env;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 
@@ -95,9 +98,11 @@ fn file_table(descriptors: &FileDescriptorSet, out: &Path) -> Result<String, Box
     let mut files = String::from("pub(super) static FILES: &[File] = &[\n");
     let mut symbols = Vec::new();
     for (index, file) in descriptors.file.iter().enumerate() {
-        fs::write(out.join(format!("file{index}.bin")), file.encode_to_vec())?;
-        let descriptor = format!("include_bytes!(concat!(env!(\"OUT_DIR\"), \"/file{index}.bin\"))");
-        writeln!(files, "    File {{ name: {:?}, descriptor: {descriptor} }},", file.name())?;
+        let mut deflated = DeflateEncoder::new(Vec::new(), Compression::best());
+        deflated.write_all(&file.encode_to_vec())?;
+        fs::write(out.join(format!("file{index}.bin")), deflated.finish()?)?;
+        let deflated = format!("include_bytes!(concat!(env!(\"OUT_DIR\"), \"/file{index}.bin\"))");
+        writeln!(files, "    File {{ name: {:?}, deflated: {deflated} }},", file.name())?;
         let names = file.message_type.iter().map(prost_types::DescriptorProto::name);
         let names = names.chain(file.enum_type.iter().map(prost_types::EnumDescriptorProto::name));
         let names = names.chain(file.service.iter().map(prost_types::ServiceDescriptorProto::name));

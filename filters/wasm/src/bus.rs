@@ -10,7 +10,7 @@
 //! ends, Envoy ends the app's stream.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -21,6 +21,7 @@ use bytes::Bytes;
 use futures::future::{Either, select};
 use runtime_api::proxy::{Level, Method, Proxy, Stream};
 use runtime_bus::message::{FromBus, MAX_UNACKNOWLEDGED, ToBus};
+use rustc_hash::FxHashMap;
 
 use crate::host::Host;
 
@@ -44,12 +45,12 @@ pub(crate) struct Bus(Rc<Shared>);
 struct Shared {
     host: Host,
     /// The open links, by connection.
-    links: RefCell<BTreeMap<u64, Rc<dyn Stream>>>,
+    links: RefCell<FxHashMap<u64, Rc<dyn Stream>>>,
     /// Whether a link is being opened.
     opening: Cell<bool>,
     /// Links that could not be opened or were of no use, one after the other.
     failures: Cell<u32>,
-    entries: RefCell<BTreeMap<u64, Rc<Entry>>>,
+    entries: RefCell<FxHashMap<u64, Rc<Entry>>>,
     next: Cell<u64>,
 }
 

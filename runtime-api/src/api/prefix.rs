@@ -5,6 +5,11 @@ use crate::config::{self, Config};
 /// Between the parts of a name. Keys of apps cannot hold it.
 pub(super) const SEPARATOR: &str = "||";
 
+/// Whether a key holds the separator. The general search of a text for another takes longer to begin than this to end.
+pub(super) fn holds_separator(key: &str) -> bool {
+    key.as_bytes().windows(SEPARATOR.len()).any(|part| part == SEPARATOR.as_bytes())
+}
+
 /// The names that a component gives: `<block's own beginning><text>||<key>`, or without the text.
 #[derive(Debug)]
 pub(super) struct Prefix(Option<String>);
@@ -23,7 +28,7 @@ impl Prefix {
 
     /// The complete name. `None` for a key that holds the separator.
     pub(super) fn name(&self, beginning: &str, key: &str) -> Option<String> {
-        (!key.contains(SEPARATOR)).then(|| match &self.0 {
+        (!holds_separator(key)).then(|| match &self.0 {
             Some(text) => format!("{beginning}{text}{SEPARATOR}{key}"),
             None => format!("{beginning}{key}"),
         })

@@ -1,6 +1,5 @@
 //! gRPC server reflection, v1 and v1alpha, which are the same on the wire: what `grpcurl` asks before it calls.
 
-use bytes::Bytes;
 use envoy_runtime_proto::grpc::reflection::v1 as proto;
 use envoy_runtime_proto::{File, file, file_of};
 use proto::server_reflection_request::MessageRequest;
@@ -53,8 +52,12 @@ fn answer(request: &proto::ServerReflectionRequest) -> MessageResponse {
 
 fn descriptor(found: Option<&'static File>, what: &str, name: &str) -> MessageResponse {
     let Some(file) = found else { return failed(Code::NotFound, format!("there is no {what} {name:?} here")) };
-    let file_descriptor_proto = vec![Bytes::from_static(file.descriptor)];
-    MessageResponse::FileDescriptorResponse(proto::FileDescriptorResponse { file_descriptor_proto })
+    match file.descriptor() {
+        Ok(descriptor) => MessageResponse::FileDescriptorResponse(proto::FileDescriptorResponse {
+            file_descriptor_proto: vec![descriptor.into()],
+        }),
+        Err(error) => failed(Code::Internal, format!("the descriptor of {name:?} cannot be read: {error}")),
+    }
 }
 
 fn failed(code: Code, text: String) -> MessageResponse {

@@ -1,6 +1,5 @@
 //! The Sequencer API, which only Layotto has.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use envoy_runtime_proto::spec::runtime::v1::{self as layotto, sequencer_options::AutoIncrement};
@@ -28,7 +27,7 @@ struct Named {
     name: String,
     prefix: Prefix,
     /// By complete name what its ids are bigger than.
-    above: BTreeMap<String, i64>,
+    above: Vec<(String, i64)>,
     store: Rc<dyn Store>,
     /// For ids that need not rise strictly.
     segments: Option<Segments>,
@@ -76,7 +75,7 @@ impl SequencerApi {
         let Ok(increment) = AutoIncrement::try_from(increment) else {
             return Err(SequencerFailure::UnknownIncrement(increment).status());
         };
-        let above = named.above.get(&name).copied().unwrap_or_default();
+        let above = named.above.iter().find(|(known, _)| *known == name).map_or(0, |(_, above)| *above);
         let id = match &named.segments {
             Some(segments) if increment == AutoIncrement::Weak => segments.next_id(&name, above).await,
             _ => named.store.next_id(&name, above).await,

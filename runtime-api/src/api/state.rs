@@ -12,7 +12,7 @@ use serde::de::IgnoredAny;
 use tonic::Status;
 
 use super::dialect::{Dialect, StatePrefix};
-use super::prefix::SEPARATOR;
+use super::prefix::{SEPARATOR, holds_separator};
 use super::status::StateFailure;
 use super::{Call, rfc3339};
 use crate::component::state::{Concurrency, Delete, Error, Item, Operation, Store, TTL, Ttl, Write};
@@ -77,7 +77,7 @@ impl Named {
             Prefix::Namespace(text) if dialect.namespaces => text.as_str(),
             Prefix::Namespace(_) => NAMESPACE,
         };
-        if key.contains(SEPARATOR) {
+        if holds_separator(key) {
             return Err(StateFailure::IllegalKey(&self.name, key).status(dialect));
         }
         Ok(if prefix.is_empty() { key.to_owned() } else { format!("{prefix}{SEPARATOR}{key}") })

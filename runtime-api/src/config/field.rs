@@ -1,7 +1,6 @@
 //! Fields of the configuration as data: one table says what a field is called, what it may hold and what it
 //! means. The checks at load, the texts of their errors and the reference in `docs/` all come from these tables.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -187,19 +186,20 @@ impl Report {
 
 /// The values of checked fields, as text. A field that passed its check can be read back as what its kind says.
 #[derive(Clone, Default)]
-pub struct Settings(BTreeMap<&'static str, String>);
+pub struct Settings(Vec<(&'static str, String)>);
 
 impl fmt::Debug for Settings {
     /// The names alone: values may be secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.0.iter().map(|(name, _)| name)).finish()
     }
 }
 
 impl Settings {
     /// The text of a field, or its default; `None` when neither is there or the text is empty.
     pub fn text(&self, field: &str) -> Option<&str> {
-        self.0.get(field).map(String::as_str).filter(|text| !text.is_empty())
+        let value = self.0.iter().find(|(name, _)| *name == field);
+        value.map(|(_, text)| text.as_str()).filter(|text| !text.is_empty())
     }
 
     /// A [`Kind::Flag`]; absent is `false`.
@@ -213,7 +213,7 @@ impl Settings {
     }
 
     /// A [`Kind::Numbers`]; absent is empty.
-    pub fn numbers(&self, field: &str) -> BTreeMap<String, i64> {
+    pub fn numbers(&self, field: &str) -> Vec<(String, i64)> {
         self.text(field).and_then(parse_numbers).unwrap_or_default()
     }
 
@@ -267,17 +267,18 @@ pub fn check(tables: &[&'static [Field]], object: &Value, path: &Path, report: &
         report.error(path.clone(), format!("an object with fields is expected, not {}", shape(object)));
         return Settings::default();
     };
-    let mut settings = BTreeMap::new();
-    let mut given = BTreeMap::new();
+    let mut settings = Vec::new();
+    let mut given: Vec<(&str, &str)> = Vec::new();
     for (name, value) in object {
         match fields().find(|field| field.is_called(name)) {
             Some(field) => {
                 // Names differ in more than their case, as in Dapr.
-                if let Some(other) = given.insert(field.name, name) {
+                if let Some((_, other)) = given.iter().rev().find(|(known, _)| *known == field.name) {
                     report.error(path.field(name), format!("given twice, also as {other:?}"));
                 }
+                given.push((field.name, name));
                 if let Some(text) = check_value(field, value, &path.field(name), report) {
-                    settings.insert(field.name, text);
+                    settings.push((field.name, text));
                 }
             }
             None => {
@@ -293,8 +294,8 @@ pub fn check(tables: &[&'static [Field]], object: &Value, path: &Path, report: &
                 let text = format!("missing; {} is expected: {}", field.kind, field.meaning);
                 report.error(path.field(field.name), text);
             }
-            Presence::Default(default) if !settings.contains_key(field.name) => {
-                settings.insert(field.name, default.to_owned());
+            Presence::Default(default) if !settings.iter().any(|(name, _)| *name == field.name) => {
+                settings.push((field.name, default.to_owned()));
             }
             _ => {}
         }
@@ -382,18 +383,23 @@ impl fmt::Display for Kind {
 pub fn suggest(name: &str, known: &[&str]) -> String {
     let close =
         |candidate: &str| strsim::damerau_levenshtein(&candidate.to_ascii_lowercase(), &name.to_ascii_lowercase());
-    let mut known = known.to_vec();
-    known.sort_by_key(|candidate| close(candidate));
-    match known.first() {
-        Some(nearest) if close(nearest) <= 3.max(name.len() / 3) => {
-            format!("did you mean {nearest:?}? Known are {}", known.join(", "))
+    let mut by_distance: Vec<(usize, &str)> = Vec::with_capacity(known.len());
+    for candidate in known {
+        let distance = close(candidate);
+        let at = by_distance.partition_point(|(other, _)| *other <= distance);
+        by_distance.insert(at, (distance, candidate));
+    }
+    let names = by_distance.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ");
+    match by_distance.first() {
+        Some((distance, nearest)) if *distance <= 3.max(name.len() / 3) => {
+            format!("did you mean {nearest:?}? Known are {names}")
         }
-        _ => format!("known are {}", known.join(", ")),
+        _ => format!("known are {names}"),
     }
 }
 
 /// Reads an object of names and whole numbers.
-fn parse_numbers(text: &str) -> Option<BTreeMap<String, i64>> {
+fn parse_numbers(text: &str) -> Option<Vec<(String, i64)>> {
     let object: Value = serde_json::from_str(text).ok()?;
     let number = |value: &Value| value.as_i64().or_else(|| value.as_str()?.trim().parse().ok());
     object.as_object()?.iter().map(|(name, value)| Some((name.clone(), number(value)?))).collect()
