@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::Method;
 use runtime_api::Runtime;
 use runtime_api::api::call::{ACCEPTED_ENCODINGS, Head, Reply, trailers};
@@ -23,7 +23,7 @@ pub(crate) struct HttpStream {
     /// Absent when Envoy calls although the configuration was refused.
     runtime: Option<Rc<Runtime>>,
     protocol: Protocol,
-    body: BytesMut,
+    body: Vec<u8>,
     state: State,
     /// The call under way; it ends with the stream. It gives the frame of the reply, if that is a message.
     task: Option<Task<Option<Bytes>>>,
@@ -54,7 +54,7 @@ impl HttpStream {
             bus,
             runtime,
             protocol: Protocol::Grpc(Head::default()),
-            body: BytesMut::new(),
+            body: Vec::new(),
             state: State::Request,
             task: None,
             frame: None,
@@ -92,7 +92,7 @@ impl HttpStream {
         }
         if let Ok(bytes) = abi::bytes(Buffer::RequestBody, size) {
             if self.body.is_empty() {
-                self.body = Bytes::from(bytes).into();
+                self.body = bytes;
             } else {
                 self.body.extend_from_slice(&bytes);
             }
@@ -107,7 +107,7 @@ impl HttpStream {
             let _ = abi::send_local_response(503, &[], text, Some(UNAVAILABLE));
             return;
         };
-        let body = std::mem::take(&mut self.body).freeze();
+        let body = Bytes::from(std::mem::take(&mut self.body));
         match &mut self.protocol {
             Protocol::Http(request) => {
                 request.body = body;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use prost::Message;
 use tonic::{Code, Status};
@@ -142,7 +142,7 @@ fn length(prefix: [u8; 4]) -> usize {
 
 /// The one message in the body of a unary call.
 #[inline(never)]
-pub fn message(body: &Bytes, encoding: Option<&str>, limit: usize) -> Result<Bytes, Status> {
+pub fn message(mut body: Bytes, encoding: Option<&str>, limit: usize) -> Result<Bytes, Status> {
     let Some((&[flags, a, b, c, d], rest)) = body.split_first_chunk::<FRAME_HEADER>() else {
         return Err(Status::internal(match body.len() {
             0 => "the call ended without a message".to_owned(),
@@ -160,7 +160,8 @@ pub fn message(body: &Bytes, encoding: Option<&str>, limit: usize) -> Result<Byt
     if rest.len() > length {
         return Err(Status::internal("the method takes one message, and more came"));
     }
-    unpacked(flags, body.slice(FRAME_HEADER..), encoding, limit)
+    body.advance(FRAME_HEADER);
+    unpacked(flags, body, encoding, limit)
 }
 
 /// Takes the next message off a body that goes on; none when it has not come as a whole.
@@ -241,14 +242,14 @@ mod tests {
     }
 
     fn refusal(body: &Bytes, encoding: Option<&str>) -> (Code, String) {
-        let status = message(body, encoding, 100).unwrap_err();
+        let status = message(body.clone(), encoding, 100).unwrap_err();
         (status.code(), status.message().to_owned())
     }
 
     #[test]
     fn a_plain_message() {
-        assert_eq!(message(&frame(0, 3, b"abc"), None, 100).unwrap(), "abc");
-        assert_eq!(message(&frame(0, 0, b""), Some("gzip"), 100).unwrap(), "");
+        assert_eq!(message(frame(0, 3, b"abc"), None, 100).unwrap(), "abc");
+        assert_eq!(message(frame(0, 0, b""), Some("gzip"), 100).unwrap(), "");
     }
 
     #[test]
@@ -259,7 +260,7 @@ mod tests {
             let packed = gzip.finish().unwrap();
             frame(1, packed.len().try_into().unwrap(), &packed)
         };
-        assert_eq!(message(&gzip(b"abc"), Some("gzip"), 100).unwrap(), "abc");
+        assert_eq!(message(gzip(b"abc"), Some("gzip"), 100).unwrap(), "abc");
         assert_eq!(refusal(&gzip(&[0; 10_000]), Some("gzip")).0, Code::ResourceExhausted);
     }
 
@@ -272,7 +273,7 @@ mod tests {
         assert_eq!(refusal(&frame(1, 1, b"a"), None).0, Code::Internal);
         assert_eq!(refusal(&frame(1, 1, b"a"), Some("gzip")).0, Code::Internal);
         assert_eq!(refusal(&frame(2, 1, b"a"), None).0, Code::Internal);
-        let status = message(&frame(1, 1, b"a"), Some("zstd"), 100).unwrap_err();
+        let status = message(frame(1, 1, b"a"), Some("zstd"), 100).unwrap_err();
         assert_eq!(status.code(), Code::Unimplemented);
     }
 
@@ -297,7 +298,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_bytes_upset_it(body: Vec<u8>, encoding in proptest::option::of("gzip|identity|x")) {
-            let _ = message(&body.into(), encoding.as_deref(), 64);
+            let _ = message(body.into(), encoding.as_deref(), 64);
         }
     }
 }

@@ -134,7 +134,7 @@ impl Runtime {
         let call = Call::new(route);
         let limit = self.config.limits.max_request_bytes;
         let reply = if self.admits(head.token.as_ref()) {
-            match (call::message(&body, head.encoding.as_deref(), limit), route) {
+            match (call::message(body, head.encoding.as_deref(), limit), route) {
                 (Ok(message), Some(route)) => {
                     self.within_deadline(head, &call, self.serve(&call, route.rpc, message)).await
                 }

@@ -80,7 +80,7 @@ impl Named {
         if holds_separator(key) {
             return Err(StateFailure::IllegalKey(&self.name, key).status(dialect));
         }
-        Ok(if prefix.is_empty() { key.to_owned() } else { format!("{prefix}{SEPARATOR}{key}") })
+        Ok(if prefix.is_empty() { key.to_owned() } else { [prefix, SEPARATOR, key].concat() })
     }
 }
 

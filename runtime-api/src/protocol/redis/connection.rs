@@ -71,13 +71,19 @@ impl Connection {
     }
 
     /// Sends commands and gives a future of their replies.
-    pub(super) fn exchange(&self, commands: &[u8], wanted: usize) -> Result<Answer, Error> {
-        let count = self.waiting.borrow().len();
-        if count >= MOST_WAITING || self.waiting_bytes.get() + commands.len() > MOST_WAITING_BYTES {
+    pub(super) fn exchange(&self, commands: &[&[&[u8]]]) -> Result<Answer, Error> {
+        let mut held = self.held.borrow_mut();
+        let before = held.len();
+        for words in commands {
+            encode(&mut held, words);
+        }
+        let (count, bytes) = (self.waiting.borrow().len(), held.len() - before);
+        if count >= MOST_WAITING || self.waiting_bytes.get() + bytes > MOST_WAITING_BYTES {
+            held.truncate(before);
             return Err(Error::Busy(count));
         }
-        self.held.borrow_mut().extend_from_slice(commands);
-        let answer = self.wait(wanted, commands.len());
+        drop(held);
+        let answer = self.wait(commands.len(), bytes);
         self.launch();
         Ok(answer)
     }

@@ -135,18 +135,16 @@ impl Client {
 
     /// Sends one command and gives its reply; an error reply is [`Error::Refused`].
     pub async fn command(&self, words: &[&[u8]]) -> Result<Reply, Error> {
-        self.pipeline(&[words]).await?.pop().unwrap_or(Err(Error::Unexpected("a command")))
+        self.exchange(&[words]).await?.pop().map_or(Err(Error::Unexpected("a command")), checked)
     }
 
     /// Sends commands back to back and gives their replies in order.
     pub async fn pipeline(&self, commands: &[&[&[u8]]]) -> Result<Vec<Result<Reply, Error>>, Error> {
-        let connection = self.connection()?;
-        let mut bytes = BytesMut::new();
-        for words in commands {
-            encode(&mut bytes, words);
-        }
-        let replies = connection.exchange(&bytes, commands.len())?.await?;
-        Ok(replies.into_iter().map(checked).collect())
+        Ok(self.exchange(commands).await?.into_iter().map(checked).collect())
+    }
+
+    async fn exchange(&self, commands: &[&[&[u8]]]) -> Result<Vec<Reply>, Error> {
+        self.connection()?.exchange(commands)?.await
     }
 
     /// Opens a connection on which the server tells of itself: what is published, and what happens to keys.
