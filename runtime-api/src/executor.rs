@@ -120,3 +120,55 @@ impl<T> Task<T> {
         (&mut task).now_or_never().ok_or(Self(task))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+    use std::rc::Rc;
+
+    use super::*;
+
+    /// A future that never ends and holds what it is given.
+    async fn hold<T>(held: T) -> T {
+        pending::<()>().await;
+        held
+    }
+
+    #[test]
+    fn a_task_gives_its_outcome_once_it_has_run() {
+        let executor = Executor::new();
+        let task = executor.spawn_cancellable(ready(7));
+        let task = task.outcome().unwrap_err();
+        executor.run();
+        assert!(task.is_done());
+        assert_eq!(task.outcome().unwrap(), 7);
+    }
+
+    #[test]
+    fn a_dropped_task_ends_with_what_it_holds() {
+        let (executor, held) = (Executor::new(), Rc::new(()));
+        let task = executor.spawn_cancellable(hold(Rc::clone(&held)));
+        executor.run();
+        assert_eq!(Rc::strong_count(&held), 2);
+        drop(task);
+        executor.run();
+        assert_eq!(Rc::strong_count(&held), 1);
+    }
+
+    #[test]
+    fn the_end_is_that_of_all_futures_even_of_those_that_hold_the_executor() {
+        let executor = Rc::new(Executor::new());
+        executor.spawn(async {});
+        executor.run();
+        executor.spawn(hold((Rc::clone(&executor), ())).map(drop));
+        executor.spawn(hold(Rc::clone(&executor)).map(drop));
+        executor.run();
+        assert_eq!(executor.spawned.borrow().len(), 2, "the first has ended and is forgotten");
+        assert_eq!(Rc::strong_count(&executor), 3);
+        executor.end();
+        assert_eq!(Rc::strong_count(&executor), 1);
+        executor.spawn(hold(Rc::clone(&executor)).map(drop));
+        executor.run();
+        assert_eq!(Rc::strong_count(&executor), 1, "nothing runs after the end");
+    }
+}

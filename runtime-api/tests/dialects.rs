@@ -140,10 +140,18 @@ fn a_token_is_asked_for_by_both() {
     let worker = worker(&world, &json!({"appId": "a", "apiToken": "secret"}));
     for service in [DAPR, LAYOTTO] {
         for (token, code) in [(None, Code::Unauthenticated), (Some("wrong"), Code::Unauthenticated)] {
-            let head = Head { path: format!("{service}/GetState"), token: token.map(Into::into), ..Head::default() };
+            let head = Head {
+                target: format!("{service}/GetState").as_str().into(),
+                token: token.map(Into::into),
+                ..Head::default()
+            };
             assert_eq!(status(&call_with(&world, &worker, head, &())).0, code);
         }
-        let head = Head { path: format!("{service}/GetState"), token: Some("secret".into()), ..Head::default() };
+        let head = Head {
+            target: format!("{service}/GetState").as_str().into(),
+            token: Some("secret".into()),
+            ..Head::default()
+        };
         assert_eq!(status(&call_with(&world, &worker, head, &())).0, Code::FailedPrecondition);
     }
 }

@@ -181,7 +181,11 @@ fn a_cancelled_call_leaves_its_reply_to_nobody() {
 #[test]
 fn a_deadline_ends_the_call_and_not_the_connection() {
     let (world, worker) = redis(json!({}));
-    let head = Head { path: format!("{DAPR}/GetState"), timeout: Some(Duration::from_millis(250)), ..Head::default() };
+    let head = Head {
+        target: format!("{DAPR}/GetState").as_str().into(),
+        timeout: Some(Duration::from_millis(250)),
+        ..Head::default()
+    };
     let request = envoy_runtime_proto::dapr::runtime::v1::GetStateRequest {
         store_name: "s".into(),
         key: "1".into(),

@@ -58,7 +58,7 @@ fn a_stream_is_counted_and_its_length_is_no_latency() {
 fn a_message_may_come_in_pieces_and_a_broken_one_ends_the_stream() {
     let world = World::default();
     let worker = testing::worker(&world, &json!({"appId": "a"}));
-    let head = Head { path: WATCH.to_owned(), ..Head::default() };
+    let head = Head { target: WATCH.into(), ..Head::default() };
     for (pieces, code) in [(&[&[0, 0][..], &[0, 0], &[0]][..], None), (&[&[7, 0, 0, 0, 0][..]], Some(Code::Internal))] {
         let conversation = worker.conversation(&head).unwrap();
         let (worker, head, own) = (worker.clone(), head.clone(), conversation.clone());

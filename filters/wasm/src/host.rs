@@ -100,6 +100,7 @@ impl Host {
         self.0.grpc.borrow_mut().clear();
         self.0.http.borrow_mut().clear();
         self.0.timers.borrow_mut().clear();
+        self.0.executor.run(); // what that has woken ends too
     }
 
     pub(crate) fn executor(&self) -> &Executor {

@@ -80,7 +80,7 @@ impl HttpStream {
             }
             Protocol::Grpc(head)
         } else {
-            (request.target, request.token) = (head.path, head.token);
+            (request.target, request.token) = (head.target.path().to_owned(), head.token);
             Protocol::Http(request)
         };
     }

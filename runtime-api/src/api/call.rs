@@ -10,6 +10,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use prost::Message;
 use tonic::{Code, Status};
 
+use super::route::Route;
 use crate::config::Secret;
 
 /// The bytes in front of each message: whether it is compressed, and its length.
@@ -19,11 +20,46 @@ pub const FRAME_HEADER: usize = 5;
 /// encoding may be what is not.
 pub const ACCEPTED_ENCODINGS: &str = "identity,gzip";
 
+/// What a call is to: its path, and the method that this leads to, if it is served.
+#[derive(Debug, Clone, Default)]
+pub struct Target {
+    path: String,
+    route: Option<Route>,
+}
+
+impl From<&str> for Target {
+    fn from(path: &str) -> Self {
+        Self { path: path.to_owned(), route: Route::of(method(path)) }
+    }
+}
+
+impl Target {
+    /// The path.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The service and the method.
+    pub(super) fn method(&self) -> (&str, &str) {
+        method(&self.path)
+    }
+
+    /// The method that is served.
+    pub(super) fn route(&self) -> Option<Route> {
+        self.route
+    }
+}
+
+/// The service and the method of a path `/service/method`.
+fn method(path: &str) -> (&str, &str) {
+    path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or((path, ""))
+}
+
 /// The head of a call: of all its headers those that matter.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Head {
-    /// `/service/method`.
-    pub path: String,
+    /// From `:path`.
+    pub target: Target,
     /// How long the caller waits, from `grpc-timeout`.
     pub timeout: Option<Duration>,
     /// How messages with the compressed flag are encoded, from `grpc-encoding`.
@@ -39,16 +75,11 @@ impl Head {
         // What is not text is none of what they may be.
         let Some(value) = matters.then(|| str::from_utf8(value).ok()).flatten() else { return };
         match name {
-            b":path" => value.clone_into(&mut self.path),
+            b":path" => self.target = value.into(),
             b"grpc-timeout" => self.timeout = parse_timeout(value),
             b"grpc-encoding" => self.encoding = Some(value.to_owned()),
             _ => self.token = Some(value.into()),
         }
-    }
-
-    /// The service and the method.
-    pub fn method(&self) -> (&str, &str) {
-        self.path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or((&self.path, ""))
     }
 }
 

@@ -59,9 +59,6 @@ impl LockApi {
     ) -> Result<(&Named, String), Status> {
         let refuse = |failure: LockFailure<'_>| Err(failure.status(call.dialect));
         let late = expiry.is_some_and(|seconds| seconds <= 0);
-        if late && call.dialect.lock.expiry_first {
-            return refuse(LockFailure::ExpiryNotPositive(store));
-        }
         if self.stores.is_empty() {
             return refuse(LockFailure::NotConfigured(store));
         }
@@ -86,6 +83,9 @@ impl LockApi {
 
     /// `TryLockAlpha1` and `TryLock`: a lock that is held is no error.
     pub(super) async fn try_lock(&self, call: &Call, request: dapr::TryLockRequest) -> Result<TryLockResponse, Status> {
+        if call.dialect.lock.expiry_first {
+            check_expiry(call, &request)?;
+        }
         let dapr::TryLockRequest { store_name, resource_id, lock_owner, expiry_in_seconds } = &request;
         let (named, key) = self.store(call, (store_name, resource_id, lock_owner), Some(*expiry_in_seconds))?;
         let held = named.store.try_lock(&key, lock_owner, seconds(*expiry_in_seconds)).await;
@@ -122,6 +122,14 @@ impl LockApi {
         let outcome = outcome.map_err(|cause| LockFailure::KeepAlive(store_name, cause).status(call.dialect))?;
         Ok(layotto::LockKeepAliveResponse { status: number(outcome) })
     }
+}
+
+/// Refuses a try for no time at all.
+pub(super) fn check_expiry(call: &Call, request: &dapr::TryLockRequest) -> Result<(), Status> {
+    if request.expiry_in_seconds > 0 {
+        return Ok(());
+    }
+    Err(LockFailure::ExpiryNotPositive(&request.store_name).status(call.dialect))
 }
 
 fn seconds(expiry: i32) -> Duration {

@@ -17,6 +17,7 @@ mod state;
 mod status;
 
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::future::Future;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -32,7 +33,7 @@ use crate::component::{Block, Build, Environment};
 use crate::config::{Config, Secret};
 use crate::metrics::Metrics;
 use crate::proxy::{Level, Proxy};
-use call::{Head, Reply};
+use call::{Head, Reply, Target};
 pub use conversation::Conversation;
 use dialect::{DAPR, Dialect};
 use route::{Route, Rpc, services};
@@ -130,7 +131,7 @@ impl Runtime {
     /// Answers a unary gRPC call. Dropping the future cancels it.
     pub async fn grpc(&self, head: &Head, body: Bytes) -> Reply {
         let started = self.proxy.now();
-        let route = Route::of(head.method());
+        let route = head.target.route();
         let call = Call::new(route);
         let limit = self.config.limits.max_request_bytes;
         let reply = if self.admits(head.token.as_ref()) {
@@ -138,7 +139,7 @@ impl Runtime {
                 (Ok(message), Some(route)) => {
                     self.within_deadline(head, &call, self.serve(&call, route.rpc, message)).await
                 }
-                (Ok(_), None) => unserved(head).into(),
+                (Ok(_), None) => unserved(&head.target).into(),
                 (Err(status), _) => status.into(),
             }
         } else {
@@ -148,7 +149,7 @@ impl Runtime {
             (Reply::Message(frame), limit) if frame.len() > limit => call::reply_too_large(frame.len(), limit).into(),
             (reply, _) => reply,
         };
-        self.account(&call, head, route, Some(started), &reply);
+        self.account(&call, &head.target, Some(started), &reply);
         reply
     }
 
@@ -171,17 +172,17 @@ impl Runtime {
     /// Begins a streaming call, if the method is one that is served so: the filter then feeds the conversation and
     /// runs [`Runtime::converse`]. Any other call is unary.
     pub fn conversation(&self, head: &Head) -> Option<Conversation> {
-        Route::of(head.method()).filter(|route| route.rpc.is_stream())?;
-        Some(Conversation::new(head.encoding.clone(), self.config.limits.max_request_bytes))
+        let is_stream = head.target.route().is_some_and(|route| route.rpc.is_stream());
+        is_stream.then(|| Conversation::new(head.encoding.clone(), self.config.limits.max_request_bytes))
     }
 
     /// Serves a streaming call to its end and gives its status. It lasts as long as the app wants it to: a deadline
     /// holds only where the app set one.
     pub async fn converse(&self, head: &Head, conversation: &Conversation) -> Status {
-        let route = Route::of(head.method());
+        let route = head.target.route();
         let call = Call::new(route);
         let status = if self.admits(head.token.as_ref()) {
-            let served = self.serve_stream(&call, head, route, conversation);
+            let served = self.serve_stream(&call, &head.target, conversation);
             match head.timeout {
                 None => served.await,
                 Some(time) => match select(served, self.proxy.sleep(time)).await {
@@ -195,7 +196,7 @@ impl Runtime {
         } else {
             invalid_token()
         };
-        self.account(&call, head, route, None, &Reply::from(status.clone()));
+        self.account(&call, &head.target, None, &Reply::from(status.clone()));
         status
     }
 
@@ -203,12 +204,11 @@ impl Runtime {
     fn serve_stream<'a>(
         &'a self,
         call: &'a Call,
-        head: &Head,
-        route: Option<Route>,
+        target: &Target,
         conversation: &'a Conversation,
     ) -> LocalBoxFuture<'a, Status> {
         let configuration = &self.configuration;
-        match route.map(|route| route.rpc) {
+        match target.route().map(|route| route.rpc) {
             Some(Rpc::Watch) => Box::pin(ended(watch_health(conversation))),
             Some(Rpc::Reflect) => Box::pin(ended(reflection::serve(conversation))),
             Some(Rpc::SubscribeConfigurationDapr) if CONFIGURATION => {
@@ -220,7 +220,7 @@ impl Runtime {
             Some(Rpc::SubscribeConfigurationDapr | Rpc::SubscribeConfiguration) => {
                 Box::pin(ended(no_driver_of_stream(call, Block::Configuration, conversation)))
             }
-            _ => Box::pin(ready(unserved(head))),
+            _ => Box::pin(ready(unserved(target))),
         }
     }
 
@@ -272,8 +272,9 @@ impl Runtime {
             Rpc::Check => Box::pin(unary(message, async |request| health(&request))),
             Rpc::GetMetadata => Box::pin(unary(message, async move |_: GetMetadataRequest| Ok(metadata.get()))),
             Rpc::SetMetadata => Box::pin(unary(message, async move |request| metadata.set(request))),
-            rpc => Box::pin(ready(match rpc.block() {
-                Some(block) => no_driver(call, block, message).into(),
+            rpc => Box::pin(ready(match rpc.block().map(|block| no_driver(call, rpc, block, message)) {
+                Some(Err(status)) => status.into(),
+                Some(Ok(never)) => match never {},
                 None => Status::unimplemented("a streaming method cannot be called as a unary one").into(),
             })),
         }
@@ -281,9 +282,12 @@ impl Runtime {
 
     /// Metrics of a call, and a line in the log for one that failed by our fault or a store's.
     #[inline(never)]
-    fn account(&self, call: &Call, head: &Head, route: Option<Route>, started: Option<Duration>, reply: &Reply) {
-        let declared = || proto::method(head.method().0, head.method().1).map_or("unknown", |method| method.name);
-        let method = route.map_or_else(declared, |route| route.method);
+    fn account(&self, call: &Call, target: &Target, started: Option<Duration>, reply: &Reply) {
+        let declared = || {
+            let (service, method) = target.method();
+            proto::method(service, method).map_or("unknown", |method| method.name)
+        };
+        let method = target.route().map_or_else(declared, |route| route.method);
         let code = reply.code();
         let component = call.component.borrow();
         let (block, component) = component.as_ref().map_or(("none", "none"), |(block, name)| (block.name(), name));
@@ -351,8 +355,8 @@ async fn watch_health(conversation: &Conversation) -> Result<(), Status> {
 }
 
 /// What is said of a method that is not served.
-fn unserved(head: &Head) -> Status {
-    let (service, method) = head.method();
+fn unserved(target: &Target) -> Status {
+    let (service, method) = target.method();
     Status::unimplemented(match proto::method(service, method) {
         Some(_) => format!("{service}/{method} is not served by this version of Envoy Runtime"),
         None if proto::is_service(service) => format!("unknown method {method} for service {service}"),
@@ -362,22 +366,23 @@ fn unserved(head: &Head) -> Status {
 
 /// The one field that all requests about a component have.
 #[derive(Clone, PartialEq, Message)]
-struct About {
+struct Request {
     #[prost(string, tag = "1")]
     store_name: String,
 }
 
 /// What is said of a call to a block that this build has no driver of, so that no component of it can be configured.
-fn no_driver(call: &Call, block: Block, message: Bytes) -> Status {
-    match call::decode::<About>(message) {
-        Ok(About { store_name }) => status::not_configured(call.dialect, block, &store_name),
-        Err(status) => status,
+fn no_driver(call: &Call, rpc: Rpc, block: Block, message: Bytes) -> Result<Infallible, Status> {
+    if rpc == Rpc::TryLock && call.dialect.lock.expiry_first {
+        lock::check_expiry(call, &call::decode(message.clone())?)?;
     }
+    let Request { store_name } = call::decode(message)?;
+    Err(status::not_configured(call.dialect, block, &store_name))
 }
 
 /// The same for a stream.
 async fn no_driver_of_stream(call: &Call, block: Block, conversation: &Conversation) -> Result<(), Status> {
-    let About { store_name } = conversation.request().await?.unwrap_or_default();
+    let Request { store_name } = conversation.request().await?.unwrap_or_default();
     Err(status::not_configured(call.dialect, block, &store_name))
 }
 

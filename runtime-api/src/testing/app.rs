@@ -19,7 +19,7 @@ pub fn worker(world: &World, configuration: &serde_json::Value) -> Rc<crate::Run
 
 /// Starts a call of a method, as `/service/Method`.
 pub fn call(world: &World, worker: &Rc<crate::Runtime>, path: &str, request: &impl prost::Message) -> Started<Reply> {
-    let head = Head { path: path.to_owned(), ..Head::default() };
+    let head = Head { target: path.into(), ..Head::default() };
     call_with(world, worker, head, request)
 }
 
@@ -45,7 +45,7 @@ pub struct Talk {
 
 /// Starts a streaming call of a method, as `/service/Method`; none if no such stream is served.
 pub fn talk(world: &World, worker: &Rc<crate::Runtime>, path: &str) -> Option<Talk> {
-    let head = Head { path: path.to_owned(), ..Head::default() };
+    let head = Head { target: path.into(), ..Head::default() };
     let conversation = worker.conversation(&head)?;
     let (worker, own) = (Rc::clone(worker), conversation.clone());
     let ended = world.start(async move { worker.converse(&head, &own).await });
