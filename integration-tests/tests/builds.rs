@@ -1,8 +1,8 @@
-//! The two builds of the filter answer alike: a block that the smaller one has no driver of is one without a component.
+//! The filter as it is built and put into an Envoy: the two builds answer alike, and what is missing around it is told.
 
 use envoy_runtime_proto::dapr::runtime::v1::{GetSecretRequest, TryLockRequest, UnlockRequest};
 use integration_tests::wire::{Connection, frame};
-use integration_tests::{Config, Envoy};
+use integration_tests::{Config, Dialect, Envoy, Store};
 use prost::Message;
 use tonic::Code;
 
@@ -52,4 +52,25 @@ async fn a_block_without_a_component_is_refused_alike() {
         let broken = small.unary(&path, &[], frame(b"\xff")).await.status();
         assert_eq!(broken.code(), Code::InvalidArgument, "{path}: {broken:?}");
     }
+}
+
+#[tokio::test]
+async fn a_lua_filter_that_is_missing_is_told() {
+    let config = Config::new("orders").component("statestore", "state.in-memory", &[]);
+    let envoy = Envoy::start(config.change_bootstrap(|bootstrap, _| {
+        for listener in bootstrap["static_resources"]["listeners"].as_array_mut().unwrap() {
+            let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
+            if let Some(filters) = manager["http_filters"].as_array_mut() {
+                filters.retain(|filter| filter["name"] != "body");
+            }
+        }
+    }))
+    .await;
+    let store = Store::new(envoy.client(Dialect::Dapr).await, "statestore");
+    let status = store.get("k").await.unwrap_err();
+    assert_eq!(status.code(), Code::Internal, "{status:?}");
+    assert!(status.message().contains("render the configuration again"), "{status:?}");
+    // A failure needs no body.
+    let store = Store::new(envoy.client(Dialect::Dapr).await, "other");
+    assert_eq!(store.get("k").await.unwrap_err().code(), Code::InvalidArgument);
 }

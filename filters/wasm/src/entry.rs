@@ -125,8 +125,8 @@ extern "C" fn proxy_on_request_trailers(context: u32, _count: usize) -> Action {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn proxy_on_response_headers(context: u32, _count: usize, _end_of_stream: u32) -> Action {
-    with_stream(context, HttpStream::on_response_headers)
+extern "C" fn proxy_on_response_headers(context: u32, _count: usize, end_of_stream: u32) -> Action {
+    with_stream(context, |stream| stream.on_response_headers(end_of_stream != 0))
 }
 
 #[unsafe(no_mangle)]

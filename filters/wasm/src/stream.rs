@@ -131,7 +131,12 @@ impl HttpStream {
     }
 }
 
+/// What is said when the Lua filter is not where the rendered configuration has it.
+const NO_BODY: &str = "the call was carried out, but no filter gave its reply a body: the Lua filter that belongs behind the \
+                       runtime filter is missing or an old one; render the configuration again";
+
 const OK: i32 = 0;
+const INTERNAL: &str = "13";
 const UNAVAILABLE: i32 = 14;
 
 /// Begins the reply to a gRPC call. A status is complete as it is; a message follows in the response callbacks.
@@ -220,12 +225,16 @@ impl HttpStream {
         Action::Pause
     }
 
-    pub(crate) fn on_response_headers(&mut self) -> Action {
+    pub(crate) fn on_response_headers(&mut self, end_of_stream: bool) -> Action {
         if let Some(push) = &self.push {
             return push.on_response_headers(&self.host);
         }
         self.frame = self.task.take_if(|task| task.is_done()).and_then(|task| task.outcome().ok().flatten());
-        if self.frame.is_some() {
+        if self.frame.is_some() && end_of_stream {
+            // An app would take this for an answer without a message.
+            let _ = abi::replace_header(Map::ResponseHeaders, "grpc-status", INTERNAL);
+            let _ = abi::replace_header(Map::ResponseHeaders, "grpc-message", NO_BODY);
+        } else if self.frame.is_some() {
             let _ = abi::remove_header(Map::ResponseHeaders, "grpc-status"); // it follows among the trailers
         }
         Action::Continue
