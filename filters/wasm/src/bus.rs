@@ -45,7 +45,7 @@ pub(crate) struct Bus(Rc<Shared>);
 struct Shared {
     host: Host,
     /// The open links, by connection.
-    links: RefCell<FxHashMap<u64, Rc<dyn Stream>>>,
+    links: RefCell<Vec<(u64, Rc<dyn Stream>)>>,
     /// Whether a link is being opened.
     opening: Cell<bool>,
     /// Links that could not be opened or were of no use, one after the other.
@@ -107,6 +107,12 @@ impl Bus {
         Subscription { bus: self.clone(), number, entry }
     }
 
+    /// The link on a connection.
+    fn link(&self, connection: u64) -> Option<Rc<dyn Stream>> {
+        let links = self.0.links.borrow();
+        links.iter().find(|(known, _)| *known == connection).map(|(_, link)| Rc::clone(link))
+    }
+
     fn open_link(&self) {
         if self.0.opening.replace(true) {
             return;
@@ -138,14 +144,14 @@ impl Bus {
             Ok(Err(_)) => return self.failed("what the bus sent is no message of it"),
             Err(closed) => return self.failed(&closed.to_string()),
         };
-        if self.0.links.borrow().contains_key(&connection) {
+        if self.link(connection).is_some() {
             return self.failed("it came to be on a connection that has a link");
         }
         if self.is_link_missing() && !self.is_needed(connection) {
             return self.failed("it came to be on a connection that no subscriber is on");
         }
         self.0.failures.set(0);
-        self.0.links.borrow_mut().insert(connection, Rc::clone(&stream));
+        self.0.links.borrow_mut().push((connection, Rc::clone(&stream)));
         for (number, entry) in &*self.0.entries.borrow() {
             if entry.connection.get() == Some(connection) {
                 entry.link();
@@ -157,7 +163,7 @@ impl Bus {
         let bus = self.clone();
         self.0.host.executor().spawn(async move {
             bus.serve_link(connection, &*stream).await;
-            bus.0.links.borrow_mut().remove(&connection);
+            bus.0.links.borrow_mut().retain(|(known, _)| *known != connection);
             if bus.is_link_missing() {
                 bus.open_link();
             }
@@ -201,9 +207,8 @@ impl Bus {
         self.0.failures.set(failures);
         self.0.host.log(Level::Warn, &format!("event=bus_link_failed failures={failures} reason={why:?}"));
         if failures >= MOST_ATTEMPTS {
-            let links = self.0.links.borrow();
             for entry in self.0.entries.borrow().values() {
-                if entry.connection.get().is_some_and(|connection| !links.contains_key(&connection)) {
+                if entry.connection.get().is_some_and(|connection| self.link(connection).is_none()) {
                     entry.lose();
                 }
             }
@@ -212,9 +217,8 @@ impl Bus {
 
     /// Whether a subscriber is on a connection without a link.
     fn is_link_missing(&self) -> bool {
-        let links = self.0.links.borrow();
         let without = |entry: &Rc<Entry>| {
-            !entry.lost.get() && entry.connection.get().is_some_and(|connection| !links.contains_key(&connection))
+            !entry.lost.get() && entry.connection.get().is_some_and(|connection| self.link(connection).is_none())
         };
         self.0.entries.borrow().values().any(without)
     }
@@ -310,7 +314,7 @@ impl Subscription {
     /// What the bus told in its response: the stream is on this connection of it. Says whether there is a link already.
     pub(crate) fn attach(&self, connection: u64) -> bool {
         self.entry.connection.set(Some(connection));
-        if self.bus.0.links.borrow().contains_key(&connection) {
+        if self.bus.link(connection).is_some() {
             self.entry.link();
         } else {
             self.bus.open_link();
@@ -340,8 +344,7 @@ impl Subscription {
         let sequence = self.entry.sequence.get() + 1;
         self.entry.sequence.set(sequence);
         let sent = Sent { sequence, bytes };
-        let links = self.bus.0.links.borrow();
-        if let Some(link) = self.entry.connection.get().and_then(|connection| links.get(&connection)) {
+        if let Some(link) = self.entry.connection.get().and_then(|connection| self.bus.link(connection)) {
             link.send(&sent.encode(self.number));
         }
         self.entry.unacknowledged.borrow_mut().push_back(sent);

@@ -43,7 +43,7 @@ struct Shared {
     /// gRPC calls and streams under way, by token.
     grpc: RefCell<FxHashMap<u32, Grpc>>,
     /// HTTP requests under way, by token.
-    http: RefCell<FxHashMap<u32, oneshot::Sender<Answer<HttpResponse>>>>,
+    http: RefCell<Vec<(u32, oneshot::Sender<Answer<HttpResponse>>)>>,
     /// gRPC calls and streams that are to be cancelled at the next tick: up to 1.37 Envoy crashes when a stream is
     /// cancelled in one of its own callbacks.
     closing: RefCell<Vec<u32>>,
@@ -215,8 +215,8 @@ impl Host {
 
     /// An HTTP request was answered; no headers tell that it was not.
     pub(crate) fn on_http_response(&self, token: u32, headers: usize, size: usize) {
-        let caller = self.0.http.borrow_mut().remove(&token);
-        let Some(caller) = caller else { return };
+        let at = self.0.http.borrow().iter().position(|(known, _)| *known == token);
+        let Some((_, caller)) = at.map(|at| self.0.http.borrow_mut().swap_remove(at)) else { return };
         let mut status = None;
         if headers > 0
             && let Ok(headers) = abi::headers(Map::CallHeaders)
@@ -303,7 +303,7 @@ impl Proxy for Host {
         match abi::http_call(cluster, &headers, request.body, timeout) {
             Ok(token) => {
                 let (caller, answer) = oneshot::channel();
-                self.0.http.borrow_mut().insert(token, caller);
+                self.0.http.borrow_mut().push((token, caller));
                 answer
                     .map(|answer| {
                         answer.unwrap_or_else(|_| Err(Closed::unavailable("the call was given up before a reply came")))

@@ -33,6 +33,19 @@ struct Extended {
     fields: BTreeMap<String, String>,
 }
 
+/// Of the message of this name those fields that are ever set: code to write the others would lie in every VM.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct GetMetadataResponse {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(message, repeated, tag = "3")]
+    registered_components: Vec<dapr::RegisteredComponents>,
+    #[prost(btree_map = "string, string", tag = "4")]
+    extended_metadata: BTreeMap<String, String>,
+    #[prost(string, tag = "8")]
+    runtime_version: String,
+}
+
 impl MetadataApi {
     /// The metadata of a runtime with this configuration.
     pub(super) fn new(proxy: Rc<dyn Proxy>, config: Rc<Config>) -> Self {
@@ -42,19 +55,18 @@ impl MetadataApi {
 
     /// `GetMetadata`.
     #[inline(never)]
-    pub(super) fn get(&self) -> dapr::GetMetadataResponse {
+    pub(super) fn get(&self) -> GetMetadataResponse {
         let component = |component: &crate::config::Component| dapr::RegisteredComponents {
             name: component.name.clone(),
             r#type: component.driver.kind.to_owned(),
             version: component.version.clone(),
             capabilities: component.driver.capabilities.iter().map(ToString::to_string).collect(),
         };
-        dapr::GetMetadataResponse {
+        GetMetadataResponse {
             id: self.config.app_id.clone(),
             registered_components: self.config.components.iter().map(component).collect(),
             extended_metadata: self.extended(),
             runtime_version: VERSION.to_owned(),
-            ..Default::default()
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use envoy_runtime_proto::dapr::common::v1::{self as common, StateItem, state_options};
 use envoy_runtime_proto::dapr::runtime::v1 as dapr;
+use futures::future::LocalBoxFuture;
 use futures::stream::{self, StreamExt};
 use serde::de::IgnoredAny;
 use tonic::Status;
@@ -159,14 +160,16 @@ impl StateApi {
             let key = named.key(call.dialect, &item.key)?;
             writes.push((item.key.clone(), write(item, key, &BTreeMap::new())));
         }
-        let writes = writes.into_iter().map(|(name, write)| async move {
-            match write {
-                Ok(write) => named.store.set(write).await,
-                Err(error) => Err(error),
-            }
-            .map_err(|error| (name, error))
+        let writes = writes.into_iter().map(|(name, write)| -> Attempt<'_> {
+            Box::pin(async move {
+                match write {
+                    Ok(write) => named.store.set(write).await,
+                    Err(error) => Err(error),
+                }
+                .map_err(|error| (name, error))
+            })
         });
-        match errors(writes).await {
+        match errors(writes.collect()).await {
             Some(cause) => Err(StateFailure::Save(&named.name, cause).status(call.dialect)),
             None => Ok(()),
         }
@@ -188,10 +191,10 @@ impl StateApi {
             let key = named.key(call.dialect, &item.key)?;
             deletes.push((item.key, delete(key, item.etag, item.options)));
         }
-        let deletes = deletes
-            .into_iter()
-            .map(|(name, delete)| async move { named.store.delete(delete).await.map_err(|error| (name, error)) });
-        match errors(deletes).await {
+        let deletes = deletes.into_iter().map(|(name, delete)| -> Attempt<'_> {
+            Box::pin(async move { named.store.delete(delete).await.map_err(|error| (name, error)) })
+        });
+        match errors(deletes.collect()).await {
             Some(cause) => Err(StateFailure::DeleteBulk(&named.name, cause).status(call.dialect)),
             None => Ok(()),
         }
@@ -235,9 +238,13 @@ fn response_metadata(expires: Option<SystemTime>) -> BTreeMap<String, String> {
     metadata
 }
 
-/// Runs what can be run side by side and gives the errors of all as one.
-async fn errors(calls: impl Iterator<Item = impl Future<Output = Result<(), (String, Error)>>>) -> Option<Error> {
-    let outcomes: Vec<_> = stream::iter(calls).buffered(BULK_WIDTH).collect().await;
+/// One of several writes or removals; a failure has the name of its key.
+type Attempt<'a> = LocalBoxFuture<'a, Result<(), (String, Error)>>;
+
+/// Makes all attempts, side by side as far as that goes, and gives their errors as one.
+#[inline(never)]
+async fn errors(attempts: Vec<Attempt<'_>>) -> Option<Error> {
+    let outcomes: Vec<_> = stream::iter(attempts).buffered(BULK_WIDTH).collect().await;
     Error::join(outcomes.into_iter().filter_map(Result::err).collect())
 }
 

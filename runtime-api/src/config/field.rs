@@ -400,7 +400,7 @@ pub fn suggest(name: &str, known: &[&str]) -> String {
 
 /// Reads an object of names and whole numbers.
 fn parse_numbers(text: &str) -> Option<Vec<(String, i64)>> {
-    let object: Value = serde_json::from_str(text).ok()?;
+    let object: Value = serde_json::from_slice(text.as_bytes()).ok()?;
     let number = |value: &Value| value.as_i64().or_else(|| value.as_str()?.trim().parse().ok());
     object.as_object()?.iter().map(|(name, value)| Some((name.clone(), number(value)?))).collect()
 }

@@ -198,7 +198,7 @@ impl Client {
             (shared.connect_failures, "connect_failed")
         };
         shared.proxy.add(metric, 1);
-        let (component, pause) = (&shared.component, pause.as_millis());
+        let (component, pause) = (&shared.component, u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
         shared.proxy.log(
             Level::Warn,
             &format!("component={component} event={event} reason={why:?} failures={failures} retry_after_ms={pause}"),
