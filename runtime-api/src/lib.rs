@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod protocol;
 pub mod proxy;
 pub mod testing;
+pub mod timers;
 
 pub use api::Runtime;
 

@@ -5,7 +5,7 @@
 mod app;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -23,6 +23,8 @@ use crate::proxy::{
     Changed, Closed, HttpRequest, HttpResponse, Instant, Level, Metadata, Method, Metric, Proxy, Stream, Version,
 };
 
+use crate::timers::{Timer as Key, Timers};
+
 pub use app::{Talk, call, call_with, talk, worker};
 
 /// An outside under the control of a test. Clones are the same outside: give one to each worker of a test.
@@ -33,7 +35,7 @@ pub struct World(Rc<Shared>);
 struct Shared {
     executor: Executor,
     now: Cell<Instant>,
-    timers: RefCell<BTreeMap<(Instant, u64), Waker>>,
+    timers: RefCell<Timers>,
     next_timer: Cell<u64>,
     connections: RefCell<VecDeque<(String, Connection)>>,
     calls: RefCell<VecDeque<(String, Call)>>,
@@ -76,13 +78,10 @@ impl World {
     pub fn advance(&self, time: Duration) {
         let end = self.0.now.get() + time;
         loop {
-            let due = self.0.timers.borrow().keys().next().copied().filter(|(at, _)| *at <= end);
-            let Some(due) = due else { break };
-            self.0.now.set(due.0.max(self.0.now.get()));
-            let waker = self.0.timers.borrow_mut().remove(&due);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+            let due = self.0.timers.borrow_mut().take_due(end);
+            let Some(((at, _), waker)) = due else { break };
+            self.0.now.set(at.max(self.0.now.get()));
+            waker.wake();
             self.run();
         }
         self.0.now.set(end);
@@ -515,11 +514,11 @@ impl Proxy for World {
 
 struct Timer {
     world: World,
-    timer: (Instant, u64),
+    timer: Key,
 }
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        self.world.0.timers.borrow_mut().remove(&self.timer);
+        self.world.0.timers.borrow_mut().remove(self.timer);
     }
 }

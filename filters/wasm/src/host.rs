@@ -2,7 +2,7 @@
 //! configuration on one worker, and so does all that it opens: Envoy tells the root context how it goes on.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::{poll_fn, ready};
 use std::rc::Rc;
@@ -19,6 +19,7 @@ use runtime_api::proxy::{
     Changed, Closed, HttpRequest, HttpResponse, Instant, Level, MAX_CLUSTER_NAME, Metadata, Method, Metric, Proxy,
     Stream, Version,
 };
+use runtime_api::timers::{Timer as Key, Timers};
 use rustc_hash::FxHashMap;
 use tonic::Code;
 
@@ -36,7 +37,7 @@ struct Shared {
     /// Whether the clock stands still at that: what comes from a server at once is answered at once, and a reading serves
     /// for all of it.
     still: Cell<bool>,
-    timers: RefCell<BTreeMap<(Instant, u64), Waker>>,
+    timers: RefCell<Timers>,
     next_timer: Cell<u64>,
     /// When Envoy will tick next, if it will.
     tick: Cell<Option<Instant>>,
@@ -99,7 +100,7 @@ impl Host {
         self.0.executor.end();
         self.0.grpc.borrow_mut().clear();
         self.0.http.borrow_mut().clear();
-        self.0.timers.borrow_mut().clear();
+        drop(self.0.timers.take());
         self.0.executor.run(); // what that has woken ends too
     }
 
@@ -112,15 +113,13 @@ impl Host {
         self.cancel_closing();
         let now = self.now();
         loop {
-            let mut timers = self.0.timers.borrow_mut();
-            let Some(first) = timers.first_entry().filter(|first| first.key().0 <= now) else { break };
-            let waker = first.remove();
-            drop(timers);
+            let due = self.0.timers.borrow_mut().take_due(now);
+            let Some((_, waker)) = due else { break };
             waker.wake();
         }
         self.0.executor.run();
         self.0.tick.set(None);
-        let next = self.0.timers.borrow().keys().next().map(|(at, _)| *at);
+        let next = self.0.timers.borrow().next();
         match next {
             _ if !self.0.closing.borrow().is_empty() => self.tick_within(SHORTEST_TICK),
             Some(at) => self.tick_within(at.saturating_sub(now)),
@@ -388,12 +387,12 @@ impl Proxy for Host {
 /// Takes its timer along when it ends.
 struct Timer {
     host: Host,
-    timer: (Instant, u64),
+    timer: Key,
 }
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        self.host.0.timers.borrow_mut().remove(&self.timer);
+        self.host.0.timers.borrow_mut().remove(self.timer);
     }
 }
 
