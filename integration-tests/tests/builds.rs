@@ -4,6 +4,7 @@ use envoy_runtime_proto::dapr::runtime::v1::{GetSecretRequest, TryLockRequest, U
 use integration_tests::wire::{Connection, frame};
 use integration_tests::{Config, Dialect, Envoy, Store};
 use prost::Message;
+use serde_json::Value;
 use tonic::Code;
 
 const DAPR: &str = "dapr.proto.runtime.v1.Dapr";
@@ -59,8 +60,8 @@ async fn a_lua_filter_that_is_missing_is_told() {
     let config = Config::new("orders").component("statestore", "state.in-memory", &[]);
     let envoy = Envoy::start(config.change_bootstrap(|bootstrap, _| {
         for listener in bootstrap["static_resources"]["listeners"].as_array_mut().unwrap() {
-            let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
-            if let Some(filters) = manager["http_filters"].as_array_mut() {
+            let filters = listener.pointer_mut("/filter_chains/0/filters/0/typed_config/http_filters");
+            if let Some(filters) = filters.and_then(Value::as_array_mut) {
                 filters.retain(|filter| filter["name"] != "body");
             }
         }
