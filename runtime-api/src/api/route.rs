@@ -63,65 +63,74 @@ impl Rpc {
     }
 }
 
+type Methods = &'static [(&'static str, Rpc)];
+
+/// The methods that have the same names in both APIs, the most called first.
+const COMMON: Methods = &[
+    ("GetState", Rpc::GetState),
+    ("SaveState", Rpc::SaveState),
+    ("GetBulkState", Rpc::GetBulkState),
+    ("DeleteState", Rpc::DeleteState),
+    ("DeleteBulkState", Rpc::DeleteBulkState),
+    ("ExecuteStateTransaction", Rpc::ExecuteStateTransaction),
+    ("GetSecret", Rpc::GetSecret),
+    ("GetBulkSecret", Rpc::GetBulkSecret),
+];
+
 /// A service and those of its methods that are served.
 #[derive(Debug)]
 struct Service {
     name: &'static str,
     dialect: &'static Dialect,
-    methods: &'static [(&'static str, Rpc)],
+    /// In tables, looked into one after the other.
+    methods: &'static [Methods],
 }
 
-/// The most called first.
+/// Dapr's first, then Layotto's.
 const SERVICES: [Service; 5] = [
     Service {
         name: DAPR.service,
         dialect: &DAPR,
         methods: &[
-            ("GetState", Rpc::GetState),
-            ("SaveState", Rpc::SaveState),
-            ("GetBulkState", Rpc::GetBulkState),
-            ("DeleteState", Rpc::DeleteState),
-            ("DeleteBulkState", Rpc::DeleteBulkState),
-            ("ExecuteStateTransaction", Rpc::ExecuteStateTransaction),
-            ("GetSecret", Rpc::GetSecret),
-            ("GetBulkSecret", Rpc::GetBulkSecret),
-            ("TryLockAlpha1", Rpc::TryLock),
-            ("UnlockAlpha1", Rpc::Unlock),
-            ("GetConfiguration", Rpc::GetConfigurationDapr),
-            ("GetConfigurationAlpha1", Rpc::GetConfigurationDapr),
-            ("SubscribeConfiguration", Rpc::SubscribeConfigurationDapr),
-            ("SubscribeConfigurationAlpha1", Rpc::SubscribeConfigurationDapr),
-            ("UnsubscribeConfiguration", Rpc::UnsubscribeConfiguration),
-            ("UnsubscribeConfigurationAlpha1", Rpc::UnsubscribeConfiguration),
-            ("GetMetadata", Rpc::GetMetadata),
-            ("SetMetadata", Rpc::SetMetadata),
+            COMMON,
+            &[
+                ("TryLockAlpha1", Rpc::TryLock),
+                ("UnlockAlpha1", Rpc::Unlock),
+                ("GetConfiguration", Rpc::GetConfigurationDapr),
+                ("GetConfigurationAlpha1", Rpc::GetConfigurationDapr),
+                ("SubscribeConfiguration", Rpc::SubscribeConfigurationDapr),
+                ("SubscribeConfigurationAlpha1", Rpc::SubscribeConfigurationDapr),
+                ("UnsubscribeConfiguration", Rpc::UnsubscribeConfiguration),
+                ("UnsubscribeConfigurationAlpha1", Rpc::UnsubscribeConfiguration),
+                ("GetMetadata", Rpc::GetMetadata),
+                ("SetMetadata", Rpc::SetMetadata),
+            ],
         ],
     },
     Service {
         name: LAYOTTO.service,
         dialect: &LAYOTTO,
         methods: &[
-            ("GetState", Rpc::GetState),
-            ("SaveState", Rpc::SaveState),
-            ("GetBulkState", Rpc::GetBulkState),
-            ("DeleteState", Rpc::DeleteState),
-            ("DeleteBulkState", Rpc::DeleteBulkState),
-            ("ExecuteStateTransaction", Rpc::ExecuteStateTransaction),
-            ("GetSecret", Rpc::GetSecret),
-            ("GetBulkSecret", Rpc::GetBulkSecret),
-            ("TryLock", Rpc::TryLock),
-            ("Unlock", Rpc::Unlock),
-            ("LockKeepAlive", Rpc::LockKeepAlive),
-            ("GetNextId", Rpc::GetNextId),
-            ("GetConfiguration", Rpc::GetConfiguration),
-            ("SaveConfiguration", Rpc::SaveConfiguration),
-            ("DeleteConfiguration", Rpc::DeleteConfiguration),
-            ("SubscribeConfiguration", Rpc::SubscribeConfiguration),
+            COMMON,
+            &[
+                ("TryLock", Rpc::TryLock),
+                ("Unlock", Rpc::Unlock),
+                ("LockKeepAlive", Rpc::LockKeepAlive),
+                ("GetNextId", Rpc::GetNextId),
+                ("GetConfiguration", Rpc::GetConfiguration),
+                ("SaveConfiguration", Rpc::SaveConfiguration),
+                ("DeleteConfiguration", Rpc::DeleteConfiguration),
+                ("SubscribeConfiguration", Rpc::SubscribeConfiguration),
+            ],
         ],
     },
-    Service { name: "grpc.health.v1.Health", dialect: &DAPR, methods: &[("Check", Rpc::Check), ("Watch", Rpc::Watch)] },
-    Service { name: reflection::V1, dialect: &DAPR, methods: &[(reflection::METHOD, Rpc::Reflect)] },
-    Service { name: reflection::V1ALPHA, dialect: &DAPR, methods: &[(reflection::METHOD, Rpc::Reflect)] },
+    Service {
+        name: "grpc.health.v1.Health",
+        dialect: &DAPR,
+        methods: &[&[("Check", Rpc::Check), ("Watch", Rpc::Watch)]],
+    },
+    Service { name: reflection::V1, dialect: &DAPR, methods: &[&[(reflection::METHOD, Rpc::Reflect)]] },
+    Service { name: reflection::V1ALPHA, dialect: &DAPR, methods: &[&[(reflection::METHOD, Rpc::Reflect)]] },
 ];
 
 /// The names of the services of which methods are served.
@@ -143,7 +152,7 @@ impl Route {
     /// The method that a path `/service/method` names, if it is served.
     pub(super) fn of((service, method): (&str, &str)) -> Option<Self> {
         let service = SERVICES.iter().find(|known| known.name == service)?;
-        let (method, rpc) = *service.methods.iter().find(|(name, _)| *name == method)?;
+        let (method, rpc) = *service.methods.iter().copied().flatten().find(|(name, _)| *name == method)?;
         Some(Self { dialect: service.dialect, method, rpc })
     }
 }
@@ -157,7 +166,7 @@ mod tests {
     #[test]
     fn what_is_served_is_declared_and_streams_as_declared() {
         for service in SERVICES {
-            for (name, rpc) in service.methods {
+            for (name, rpc) in service.methods.iter().copied().flatten() {
                 let declared = proto::method(service.name, name).unwrap();
                 assert_eq!(declared.client_streaming || declared.server_streaming, rpc.is_stream(), "{name}");
                 assert_eq!(Route::of((service.name, name)).unwrap().method, *name);
