@@ -75,7 +75,8 @@ impl SequencerApi {
         let Ok(increment) = AutoIncrement::try_from(increment) else {
             return Err(SequencerFailure::UnknownIncrement(increment).status());
         };
-        let above = named.above.iter().find(|(known, _)| *known == name).map_or(0, |(_, above)| *above);
+        let above =
+            named.above.iter().filter(|(known, _)| *known == name).map(|(_, above)| *above).max().unwrap_or_default();
         let id = match &named.segments {
             Some(segments) if increment == AutoIncrement::Weak => segments.next_id(&name, above).await,
             _ => named.store.next_id(&name, above).await,

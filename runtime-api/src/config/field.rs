@@ -186,7 +186,7 @@ impl Report {
 
 /// The values of checked fields, as text. A field that passed its check can be read back as what its kind says.
 #[derive(Clone, Default)]
-pub struct Settings(Vec<(&'static str, String)>);
+pub struct Settings(Vec<(&'static str, String)>); // by name, so that equal settings are alike however they were given
 
 impl fmt::Debug for Settings {
     /// The names alone: values may be secrets.
@@ -196,9 +196,20 @@ impl fmt::Debug for Settings {
 }
 
 impl Settings {
+    fn place(&self, field: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(name, _)| (*name).cmp(field))
+    }
+
+    fn set(&mut self, field: &'static str, text: String) {
+        match self.place(field) {
+            Ok(at) => self.0.splice(at..=at, [(field, text)]).for_each(drop),
+            Err(at) => self.0.insert(at, (field, text)),
+        }
+    }
+
     /// The text of a field, or its default; `None` when neither is there or the text is empty.
     pub fn text(&self, field: &str) -> Option<&str> {
-        let value = self.0.iter().find(|(name, _)| *name == field);
+        let value = self.place(field).ok().and_then(|at| self.0.get(at));
         value.map(|(_, text)| text.as_str()).filter(|text| !text.is_empty())
     }
 
@@ -267,7 +278,7 @@ pub fn check(tables: &[&'static [Field]], object: &Value, path: &Path, report: &
         report.error(path.clone(), format!("an object with fields is expected, not {}", shape(object)));
         return Settings::default();
     };
-    let mut settings = Vec::new();
+    let mut settings = Settings::default();
     let mut given: Vec<(&str, &str)> = Vec::new();
     for (name, value) in object {
         match fields().find(|field| field.is_called(name)) {
@@ -278,7 +289,7 @@ pub fn check(tables: &[&'static [Field]], object: &Value, path: &Path, report: &
                 }
                 given.push((field.name, name));
                 if let Some(text) = check_value(field, value, &path.field(name), report) {
-                    settings.push((field.name, text));
+                    settings.set(field.name, text);
                 }
             }
             None => {
@@ -294,13 +305,13 @@ pub fn check(tables: &[&'static [Field]], object: &Value, path: &Path, report: &
                 let text = format!("missing; {} is expected: {}", field.kind, field.meaning);
                 report.error(path.field(field.name), text);
             }
-            Presence::Default(default) if !settings.iter().any(|(name, _)| *name == field.name) => {
-                settings.push((field.name, default.to_owned()));
+            Presence::Default(default) if settings.place(field.name).is_err() => {
+                settings.set(field.name, default.to_owned());
             }
             _ => {}
         }
     }
-    Settings(settings)
+    settings
 }
 
 /// The value of a field as text, or nothing where it is not of the field's kind (reported), has no effect, or
@@ -467,6 +478,15 @@ mod tests {
         let mut report = Report::default();
         check(&[FIELDS], document, &Path::default().field("metadata"), &mut report);
         report.0.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn equal_settings_have_one_fingerprint() {
+        let settings = |document: &Value| check(&[FIELDS], document, &Path::default(), &mut Report::default());
+        let short = settings(&json!({"redisHost": "a:1", "enableTLS": true}));
+        let long = settings(&json!({"REDISHOST": "a:1", "redisDB": "0", "enableTLS": "true"}));
+        assert_eq!(short.fingerprint(), long.fingerprint());
+        assert_ne!(short.fingerprint(), settings(&json!({"redisHost": "a:2", "enableTLS": true})).fingerprint());
     }
 
     #[test]
