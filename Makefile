@@ -5,7 +5,7 @@ ENVOY_VERSIONS ?= 1.36.4 1.37.0 1.39.3 1.40.0
 
 # What the tests run: see integration-tests/src/installed.rs.
 export ENVOY ?= $(CURDIR)/.tools/envoy/$(ENVOY_VERSION)/envoy
-export ENVOY_RUNTIME ?= $(CURDIR)/target/release/envoy-runtime
+export ENVOY_RUNTIME ?= $(CURDIR)/target/quick/envoy-runtime
 export RUNTIME_TEST_PYTHON ?= $(CURDIR)/.tools/python/bin/python
 export RUNTIME_TEST_NODE_MODULES ?= $(CURDIR)/.tools/node/node_modules
 export RUNTIME_TEST_ETCD ?= $(CURDIR)/.tools/etcd/3.7/etcd
@@ -19,15 +19,15 @@ FEATURES = --features envoy-runtime-proto/descriptors
 TEST = cargo test --no-fail-fast $(FEATURES)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench build fmt clean basics tools filters docs matrix test-matrix test-containers fuzz
+.PHONY: help run test lint bench build program quick fmt clean basics tools filters docs matrix test-matrix test-containers fuzz
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: basics build ## Build, and serve state in memory on the default ports
+run: basics program ## Build, and serve state in memory on the default ports
 	$(ENVOY_RUNTIME) run -f envoy-configs/in-memory.yaml --envoy $(ENVOY)
 
-test: tools build ## Run all tests: real Envoy, real Redis and etcd, real SDKs
+test: tools program ## Run all tests: real Envoy, real Redis and etcd, real SDKs
 	$(TEST) --workspace --exclude runtime-filter
 
 lint: tools .tools/bin/cargo-deny ## Formatting, clippy for both targets, licences and advisories
@@ -37,13 +37,26 @@ lint: tools .tools/bin/cargo-deny ## Formatting, clippy for both targets, licenc
 	cargo clippy $(STATE_FILTER) -- -D warnings
 	tools/deny.sh
 
-bench: basics build ## Measure against Envoy's own direct response, side by side
+bench: basics program ## Measure against Envoy's own direct response, side by side
 	tools/system.sh tests
 	tools/etcd.sh
 	cargo run --release --bin runtime-bench
 
 build: filters ## Build target/release/envoy-runtime with the filters inside
 	cargo build --release -p envoy-runtime
+
+program: filters ## Build target/quick/envoy-runtime: the same, linked quickly, for `make run` and the tests
+	cargo build --profile quick -p envoy-runtime
+
+QUICK = $(CURDIR)/target/quick/filters
+
+quick: ## Build target/quick/envoy-runtime with filters built quickly: for an edit and its test, not for measuring
+	@mkdir -p $(QUICK)
+	cargo build --profile filter-quick $(FILTERS)
+	cp target/wasm32-wasip1/filter-quick/runtime.wasm target/wasm32-wasip1/filter-quick/tunnel.wasm $(QUICK)
+	cargo build --profile filter-quick $(STATE_FILTER)
+	cp target/wasm32-wasip1/filter-quick/runtime.wasm $(QUICK)/runtime-state.wasm
+	ENVOY_RUNTIME_FILTERS=$(QUICK) cargo build --profile quick -p envoy-runtime
 
 filters: ## Build runtime.wasm, runtime-state.wasm and tunnel.wasm
 	cargo build --profile filter $(FILTERS)
@@ -55,17 +68,17 @@ fmt: ## Format all code
 docs: ## Write docs/configuration.md from the code's own tables
 	UPDATE=1 cargo test -p runtime-api --test reference
 
-test-matrix: tools build ## Run the integration tests with every Envoy that is supported
+test-matrix: tools program ## Run the integration tests with every Envoy that is supported
 	tools/envoy.sh $(ENVOY_VERSIONS)
 	tools/matrix.sh $(ENVOY_VERSIONS)
 
 matrix: test-matrix ## The same
 
-test-containers: tools build ## Run the integration tests with Envoy and Redis in containers
+test-containers: tools program ## Run the integration tests with Envoy and Redis in containers
 	tools/containers.sh
 	RUNTIME_TEST_BACKEND=containers cargo test -p integration-tests --features containers
 
-fuzz: tools build ## Send two million mutated requests
+fuzz: tools program ## Send two million mutated requests
 	RUNTIME_TEST_FUZZ_FRAMES=2000000 cargo test -p integration-tests --test fuzz -- --nocapture
 
 basics: ## Install what this machine lacks to build and run it: the wasm target, Envoy, Python with the Dapr SDK

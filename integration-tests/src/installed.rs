@@ -15,7 +15,7 @@ pub fn envoy() -> PathBuf {
 
 /// The CLI of this project: `ENVOY_RUNTIME`.
 pub fn envoy_runtime() -> PathBuf {
-    from_environment("ENVOY_RUNTIME", "target/release/envoy-runtime", "make build")
+    from_environment("ENVOY_RUNTIME", "target/quick/envoy-runtime", "make quick")
 }
 
 /// A Python with the Dapr SDK: `RUNTIME_TEST_PYTHON`.
