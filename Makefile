@@ -53,9 +53,9 @@ QUICK = $(CURDIR)/target/quick/filters
 quick: ## Build target/quick/envoy-runtime with filters built quickly: for an edit and its test, not for measuring
 	@mkdir -p $(QUICK)
 	cargo build --profile filter-quick $(FILTERS)
-	cp target/wasm32-wasip1/filter-quick/runtime.wasm target/wasm32-wasip1/filter-quick/tunnel.wasm $(QUICK)
+	cp --remove-destination target/wasm32-wasip1/filter-quick/runtime.wasm target/wasm32-wasip1/filter-quick/tunnel.wasm $(QUICK)
 	cargo build --profile filter-quick $(STATE_FILTER)
-	cp target/wasm32-wasip1/filter-quick/runtime.wasm $(QUICK)/runtime-state.wasm
+	cp --remove-destination target/wasm32-wasip1/filter-quick/runtime.wasm $(QUICK)/runtime-state.wasm
 	ENVOY_RUNTIME_FILTERS=$(QUICK) cargo build --profile quick -p envoy-runtime
 
 filters: ## Build runtime.wasm, runtime-state.wasm and tunnel.wasm
