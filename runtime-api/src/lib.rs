@@ -14,10 +14,12 @@
 
 pub mod api;
 mod backoff;
+pub mod budget;
 pub mod component;
 pub mod config;
 pub mod executor;
 pub mod metrics;
+pub mod pace;
 pub mod protocol;
 pub mod proxy;
 pub mod testing;

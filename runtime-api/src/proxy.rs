@@ -12,6 +12,8 @@ use bytes::Bytes;
 use futures::future::LocalBoxFuture;
 use tonic::Code;
 
+use crate::budget::Budget;
+
 /// A point in time on a clock that never goes back, as the time since an arbitrary start.
 pub type Instant = Duration;
 
@@ -66,9 +68,12 @@ pub trait Proxy {
     /// Reads the shared area: what all workers see.
     fn shared_get(&self, key: &str) -> Option<(Bytes, Version)>;
 
-    /// Writes the shared area, if the value still has this version. `None` writes whatever is there: it is for making
-    /// a value that is missing while the configuration is loaded, before workers run that could write it too.
+    /// Writes the shared area, if the value still has this version, or is not there. `None` writes whatever is there: it
+    /// is for making a value that is missing while the configuration is loaded.
     fn shared_set(&self, key: &str, value: &[u8], version: Option<Version>) -> Result<(), Changed>;
+
+    /// What this worker holds in memory.
+    fn budget(&self) -> &Budget;
 
     /// Writes a line to the log, at the level that an operator would look for it.
     fn log(&self, level: Level, line: &str);
@@ -93,8 +98,8 @@ pub fn shared_init(proxy: &dyn Proxy, key: &str) {
     }
 }
 
-/// What is read in the place of a value that is not there, which none is once the configuration is loaded. No write
-/// ever has this version, so nothing can be overwritten by mistake.
+/// What is read in the place of a value that is not there. No write ever has this version, so a write with it makes the
+/// value, unless another worker has made it meanwhile.
 pub const MISSING: (Bytes, Version) = (Bytes::new(), Version(u32::MAX));
 
 // A trait of the outside does not ask for Debug: through it the words of all types would get into the filters.

@@ -18,6 +18,7 @@ use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::{Either, LocalBoxFuture, select};
 
+use crate::budget::Budget;
 use crate::executor::Executor;
 use crate::proxy::{
     Changed, Closed, HttpRequest, HttpResponse, Instant, Level, Metadata, Method, Metric, Proxy, Stream, Version,
@@ -34,6 +35,7 @@ pub struct World(Rc<Shared>);
 #[derive(Default)]
 struct Shared {
     executor: Executor,
+    budget: Budget,
     now: Cell<Instant>,
     timers: RefCell<Timers>,
     next_timer: Cell<u64>,
@@ -480,12 +482,20 @@ impl Proxy for World {
             left => self.0.writes_left.set(left.map(|left| left - 1)),
         }
         let mut shared = self.0.area.borrow_mut();
-        let current = shared.get(key).map_or(0, |(_, version)| *version);
-        if version.is_some_and(|Version(version)| version != current) {
+        let known = shared.get(key).map(|(_, version)| *version);
+        // As in Envoy: what is not there is made whatever the version.
+        if let (Some(known), Some(Version(version))) = (known, version)
+            && known != version
+        {
             return Err(Changed);
         }
+        let current = known.unwrap_or_default();
         shared.insert(key.to_owned(), (Bytes::copy_from_slice(value), current + 1));
         Ok(())
+    }
+
+    fn budget(&self) -> &Budget {
+        &self.0.budget
     }
 
     fn log(&self, _level: Level, line: &str) {

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::LocalBoxFuture;
+use runtime_api::budget::{Budget, Exhausted};
 use runtime_api::executor::Executor;
 use runtime_api::proxy::{
     Changed, Closed, HttpRequest, HttpResponse, Instant, Level, MAX_CLUSTER_NAME, Metadata, Method, Metric, Proxy,
@@ -31,6 +32,7 @@ pub(crate) struct Host(Rc<Shared>);
 
 struct Shared {
     executor: Executor,
+    budget: Budget,
     start: std::time::Instant,
     /// The time when the clock was last read, which is an expense of each call: what timers count from.
     now: Cell<Instant>,
@@ -66,6 +68,11 @@ impl fmt::Debug for Host {
     }
 }
 
+thread_local! {
+    /// What this VM holds, whichever of its root contexts does.
+    static BUDGET: Budget = Budget::default();
+}
+
 /// Envoy's timer counts whole milliseconds.
 const SHORTEST_TICK: Duration = Duration::from_millis(1);
 
@@ -73,6 +80,7 @@ impl Default for Host {
     fn default() -> Self {
         Self(Rc::new(Shared {
             executor: Executor::new(),
+            budget: BUDGET.with(Budget::clone),
             start: std::time::Instant::now(),
             now: Cell::new(Instant::ZERO),
             still: Cell::new(false),
@@ -173,13 +181,12 @@ impl Host {
 
     /// A message came on a stream, or as the answer to a call, which ends it.
     pub(crate) fn on_grpc_message(&self, token: u32, size: usize) {
-        let bytes = || abi::bytes(Buffer::GrpcMessage, size).unwrap_or_default().into();
         let mut grpc = self.0.grpc.borrow_mut();
         match grpc.get(&token) {
-            Some(Grpc::Stream(pipe)) => pipe.arrive(Ok(bytes())),
+            Some(Grpc::Stream(pipe)) => pipe.arrive(self.counted(Buffer::GrpcMessage, size)),
             Some(Grpc::Call(_)) => {
                 if let Some(Grpc::Call(caller)) = grpc.remove(&token) {
-                    let _ = caller.send(Ok(bytes())); // refused when it was given up
+                    let _ = caller.send(self.counted(Buffer::GrpcMessage, size)); // refused when it was given up
                 }
             }
             None => {}
@@ -189,6 +196,15 @@ impl Host {
         self.0.still.set(true);
         self.run();
         self.0.still.set(false);
+    }
+
+    /// What a server has sent, unless there is no room for it.
+    fn counted(&self, buffer: Buffer, size: usize) -> Answer<Bytes> {
+        let full = |exhausted: Exhausted| Closed::unavailable(exhausted.to_string());
+        // Before it is copied, which ends the VM where there is no memory for it.
+        drop(self.0.budget.reserve(size).map_err(full)?);
+        let bytes = abi::bytes(buffer, size).unwrap_or_default();
+        self.0.budget.hold(bytes.into()).map_err(full)
     }
 
     /// A stream ended, or a call without an answer.
@@ -226,9 +242,11 @@ impl Host {
                 }
             });
         }
-        let body = || abi::bytes(Buffer::CallBody, size).unwrap_or_default().into();
-        let answer = status.map(|status| HttpResponse { status, body: body() });
-        let _ = caller.send(answer.ok_or_else(|| Closed::unavailable("no server answered, or not in time")));
+        let answer = match status {
+            Some(status) => self.counted(Buffer::CallBody, size).map(|body| HttpResponse { status, body }),
+            None => Err(Closed::unavailable("no server answered, or not in time")),
+        };
+        let _ = caller.send(answer);
         self.run();
     }
 }
@@ -355,6 +373,10 @@ impl Proxy for Host {
 
     fn shared_set(&self, key: &str, value: &[u8], version: Option<Version>) -> Result<(), Changed> {
         abi::set_shared(key, value, version.map_or(0, |Version(version)| version)).map_err(|_| Changed)
+    }
+
+    fn budget(&self) -> &Budget {
+        &self.0.budget
     }
 
     fn log(&self, level: Level, line: &str) {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::Method;
 use runtime_api::Runtime;
-use runtime_api::api::call::{ACCEPTED_ENCODINGS, Head, Reply, trailers};
+use runtime_api::api::call::{ACCEPTED_ENCODINGS, Body, Head, Reply, trailers};
 use runtime_api::api::http::{Request, Response};
 use runtime_api::executor::Task;
 use tonic::{Code, Status};
@@ -23,7 +23,8 @@ pub(crate) struct HttpStream {
     /// Absent when Envoy calls although the configuration was refused.
     runtime: Option<Rc<Runtime>>,
     protocol: Protocol,
-    body: Vec<u8>,
+    /// What has come of the request.
+    body: Option<Body>,
     state: State,
     /// The call under way; it ends with the stream. It gives the frame of the reply, if that is a message.
     task: Option<Task<Option<Bytes>>>,
@@ -54,7 +55,7 @@ impl HttpStream {
             bus,
             runtime,
             protocol: Protocol::Grpc(Head::default()),
-            body: Vec::new(),
+            body: None,
             state: State::Request,
             task: None,
             frame: None,
@@ -85,18 +86,15 @@ impl HttpStream {
         };
     }
 
-    /// Takes in a part of the body.
-    fn take_body(&mut self, size: usize) {
+    /// Takes in a part of the body; false if no more of it is wanted.
+    fn take_body(&mut self, size: usize) -> bool {
+        let Some(runtime) = &self.runtime else { return false };
         if size == 0 {
-            return;
+            return true;
         }
-        if let Ok(bytes) = abi::bytes(Buffer::RequestBody, size) {
-            if self.body.is_empty() {
-                self.body = bytes;
-            } else {
-                self.body.extend_from_slice(&bytes);
-            }
-        }
+        let grpc = matches!(self.protocol, Protocol::Grpc(_));
+        let body = self.body.get_or_insert_with(|| runtime.body());
+        abi::bytes(Buffer::RequestBody, size).is_ok_and(|bytes| runtime.take(body, bytes, grpc))
     }
 
     /// The whole request is here, or more of it than is allowed.
@@ -107,11 +105,10 @@ impl HttpStream {
             let _ = abi::send_local_response(503, &[], text, Some(UNAVAILABLE));
             return;
         };
-        let body = Bytes::from(std::mem::take(&mut self.body));
+        let body = self.body.take().unwrap_or_else(|| runtime.body());
         match &mut self.protocol {
             Protocol::Http(request) => {
-                request.body = body;
-                respond(&runtime.http(request));
+                respond(&runtime.http_with(request, body));
             }
             Protocol::Grpc(head) => {
                 let (head, context) = (std::mem::take(head), self.context);
@@ -197,17 +194,15 @@ impl HttpStream {
             return push.on_request_body(&self.host, size, end_of_stream);
         }
         if self.state == State::Taken {
-            self.body.clear();
             let _ = abi::set_body(Buffer::RequestBody, size, &[]);
             return Action::Pause;
         }
-        self.take_body(size);
+        let wanted = self.take_body(size);
         if !end_of_stream {
             // Nothing stays in Envoy's buffer, whose own limit answers less clearly than ours.
             let _ = abi::set_body(Buffer::RequestBody, size, &[]);
         }
-        let grpc = matches!(self.protocol, Protocol::Grpc(_));
-        if end_of_stream || self.runtime.as_ref().is_none_or(|runtime| runtime.is_too_large(&self.body, grpc)) {
+        if end_of_stream || !wanted {
             self.dispatch();
             self.host.run();
         }

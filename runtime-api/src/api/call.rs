@@ -1,6 +1,6 @@
 //! A gRPC call as bytes: framing, compression, deadlines, and the reply.
 
-use std::io::Read;
+use std::io::{Read, copy};
 use std::time::Duration;
 
 use base64::Engine;
@@ -8,10 +8,12 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use prost::Message;
+use prost::encoding::{DecodeContext, decode_key, skip_field};
 use tonic::{Code, Status};
 
 use super::route::Route;
-use crate::config::Secret;
+use crate::budget::{Buffer, Budget, Exhausted};
+use crate::config::{Limits, Secret};
 
 /// The bytes in front of each message: whether it is compressed, and its length.
 pub const FRAME_HEADER: usize = 5;
@@ -80,6 +82,60 @@ impl Head {
             b"grpc-encoding" => self.encoding = Some(value.to_owned()),
             _ => self.token = Some(value.into()),
         }
+    }
+}
+
+/// What is taken from an app: the bounds of a message.
+#[derive(Debug, Clone)]
+pub struct Intake {
+    /// The most bytes.
+    pub bytes: usize,
+    /// The most elements.
+    pub items: usize,
+    /// What all calls of the worker may hold.
+    pub budget: Budget,
+}
+
+impl Intake {
+    /// What is configured.
+    pub(super) fn new(limits: &Limits, budget: &Budget) -> Self {
+        Self { bytes: limits.max_request_bytes, items: limits.max_items, budget: budget.clone() }
+    }
+}
+
+/// The body of a request, counted on its way in.
+#[derive(Debug)]
+pub struct Body {
+    buffer: Buffer,
+    refused: Option<Exhausted>,
+}
+
+impl Body {
+    /// An empty one.
+    pub(super) fn new(budget: &Budget) -> Self {
+        Self { buffer: Buffer::new(budget), refused: None }
+    }
+
+    /// Adds a part of it. `expected` is how many bytes there will be as a whole, or may be.
+    pub(super) fn add(&mut self, bytes: Vec<u8>, expected: usize) {
+        if self.refused.is_none() {
+            self.refused = self.buffer.add(bytes, expected).err();
+        }
+    }
+
+    /// What is there so far.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.buffer.bytes()
+    }
+
+    /// Why no more of it is taken, if so.
+    pub(super) fn refused(&self) -> Option<Exhausted> {
+        self.refused
+    }
+
+    /// The whole.
+    pub(super) fn freeze(self) -> Result<Bytes, Exhausted> {
+        self.refused.map_or_else(|| Ok(self.buffer.freeze()), Err)
     }
 }
 
@@ -153,7 +209,14 @@ pub fn too_large(limit: usize) -> Status {
     ))
 }
 
-/// What is said of a reply that Envoy would not pass on.
+/// What is said of a message with more elements than are taken.
+fn too_many(limit: usize) -> Status {
+    Status::resource_exhausted(format!(
+        "the call has more than {limit} items, the limit set by limits.maxItems: make several of it, or raise the limit"
+    ))
+}
+
+/// What is said of a reply that Envoy would not pass on, of which so much is there.
 pub fn reply_too_large(size: usize, limit: usize) -> Status {
     Status::resource_exhausted(format!(
         "the reply has {size} bytes, more than the {limit} that can be sent at once: ask for fewer items, or raise \
@@ -173,7 +236,7 @@ fn length(prefix: [u8; 4]) -> usize {
 
 /// The one message in the body of a unary call.
 #[inline(never)]
-pub fn message(mut body: Bytes, encoding: Option<&str>, limit: usize) -> Result<Bytes, Status> {
+pub fn message(mut body: Bytes, encoding: Option<&str>, intake: &Intake) -> Result<Bytes, Status> {
     let Some((&[flags, a, b, c, d], rest)) = body.split_first_chunk::<FRAME_HEADER>() else {
         return Err(Status::internal(match body.len() {
             0 => "the call ended without a message".to_owned(),
@@ -181,8 +244,8 @@ pub fn message(mut body: Bytes, encoding: Option<&str>, limit: usize) -> Result<
         }));
     };
     let length = length([a, b, c, d]);
-    if length > limit {
-        return Err(too_large(limit));
+    if length > intake.bytes {
+        return Err(too_large(intake.bytes));
     }
     if rest.len() < length {
         let have = rest.len();
@@ -192,27 +255,27 @@ pub fn message(mut body: Bytes, encoding: Option<&str>, limit: usize) -> Result<
         return Err(Status::internal("the method takes one message, and more came"));
     }
     body.advance(FRAME_HEADER);
-    unpacked(flags, body, encoding, limit)
+    unpacked(flags, body, encoding, intake)
 }
 
 /// Takes the next message off a body that goes on; none when it has not come as a whole.
-pub fn next_message(body: &mut BytesMut, encoding: Option<&str>, limit: usize) -> Result<Option<Bytes>, Status> {
+pub fn next_message(body: &mut BytesMut, encoding: Option<&str>, intake: &Intake) -> Result<Option<Bytes>, Status> {
     let Some((&[flags, a, b, c, d], rest)) = body.split_first_chunk::<FRAME_HEADER>() else { return Ok(None) };
     let length = length([a, b, c, d]);
-    if length > limit {
-        return Err(too_large(limit));
+    if length > intake.bytes {
+        return Err(too_large(intake.bytes));
     }
     if rest.len() < length {
         return Ok(None);
     }
     let message = body.split_to(FRAME_HEADER + length).freeze().slice(FRAME_HEADER..);
-    unpacked(flags, message, encoding, limit).map(Some)
+    unpacked(flags, message, encoding, intake).map(Some)
 }
 
-fn unpacked(flags: u8, message: Bytes, encoding: Option<&str>, limit: usize) -> Result<Bytes, Status> {
-    match (flags, encoding) {
+fn unpacked(flags: u8, message: Bytes, encoding: Option<&str>, intake: &Intake) -> Result<Bytes, Status> {
+    let message = match (flags, encoding) {
         (0, _) => Ok(message),
-        (1, Some("gzip")) => inflate(&message, limit),
+        (1, Some("gzip")) => inflate(&message, intake),
         (1, None | Some("identity")) => {
             Err(Status::internal("the message is said to be compressed, and no grpc-encoding says how"))
         }
@@ -220,17 +283,63 @@ fn unpacked(flags: u8, message: Bytes, encoding: Option<&str>, limit: usize) -> 
             Err(Status::unimplemented(format!("grpc-encoding {other:?} is not understood; gzip and identity are")))
         }
         (flags, _) => Err(Status::internal(format!("the frame begins with {flags}, which is no flag of gRPC"))),
+    }?;
+    if has_more_items(&message, intake.items) { Err(too_many(intake.items)) } else { Ok(message) }
+}
+
+/// Whether a message has more elements than that in its lists, taken together. It is asked before decoding, since an
+/// element of two bytes weighs a hundred once it is decoded.
+fn has_more_items(mut message: &[u8], most: usize) -> bool {
+    /// Fields that are no list: no method has more.
+    const FIELDS: usize = 16;
+    const SHORTEST: usize = 2; // a tag, and a length or a number
+    let most = most.saturating_add(FIELDS);
+    if message.len() / SHORTEST <= most {
+        return false;
     }
+    let mut count = 0;
+    while count <= most && !message.is_empty() {
+        let skipped = decode_key(&mut message)
+            .and_then(|(tag, wire)| skip_field(wire, tag, &mut message, DecodeContext::default()));
+        if skipped.is_err() {
+            return false; // which decoding will say
+        }
+        count += 1;
+    }
+    count > most
 }
 
 #[inline(never)]
-fn inflate(message: &[u8], limit: usize) -> Result<Bytes, Status> {
-    let mut plain = Vec::new();
-    let bound = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    match flate2::read::GzDecoder::new(message).take(bound).read_to_end(&mut plain) {
-        Ok(length) if length > limit => Err(too_large(limit)),
-        Ok(_) => Ok(plain.into()),
-        Err(error) => Err(Status::internal(format!("the message is not gzip: {error}"))),
+fn inflate(message: &[u8], intake: &Intake) -> Result<Bytes, Status> {
+    let mut plain = Inflated { buffer: Buffer::new(&intake.budget), most: intake.bytes, refused: None };
+    let bound = u64::try_from(intake.bytes).unwrap_or(u64::MAX).saturating_add(1);
+    let inflated = copy(&mut flate2::read::GzDecoder::new(message).take(bound), &mut plain);
+    match (plain.refused, inflated) {
+        (Some(exhausted), _) => Err(exhausted.into()),
+        (None, Ok(_)) if plain.buffer.bytes().len() > intake.bytes => Err(too_large(intake.bytes)),
+        (None, Ok(_)) => Ok(plain.buffer.freeze()),
+        (None, Err(error)) => Err(Status::internal(format!("the message is not gzip: {error}"))),
+    }
+}
+
+/// Where an inflated message is collected.
+struct Inflated {
+    buffer: Buffer,
+    most: usize,
+    refused: Option<Exhausted>,
+}
+
+impl std::io::Write for Inflated {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.buffer.add(bytes.to_vec(), self.most).map_err(|exhausted| {
+            self.refused = Some(exhausted);
+            std::io::ErrorKind::OutOfMemory
+        })?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -272,27 +381,58 @@ mod tests {
         [&[flag][..], &length.to_be_bytes(), message].concat().into()
     }
 
+    fn intake() -> Intake {
+        Intake { bytes: 100, items: 10, budget: Budget::default() }
+    }
+
     fn refusal(body: &Bytes, encoding: Option<&str>) -> (Code, String) {
-        let status = message(body.clone(), encoding, 100).unwrap_err();
+        let status = message(body.clone(), encoding, &intake()).unwrap_err();
         (status.code(), status.message().to_owned())
     }
 
     #[test]
     fn a_plain_message() {
-        assert_eq!(message(frame(0, 3, b"abc"), None, 100).unwrap(), "abc");
-        assert_eq!(message(frame(0, 0, b""), Some("gzip"), 100).unwrap(), "");
+        assert_eq!(message(frame(0, 3, b"abc"), None, &intake()).unwrap(), "abc");
+        assert_eq!(message(frame(0, 0, b""), Some("gzip"), &intake()).unwrap(), "");
     }
 
     #[test]
     fn a_gzipped_message_within_the_limit() {
-        let gzip = |plain: &[u8]| {
-            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-            gzip.write_all(plain).unwrap();
-            let packed = gzip.finish().unwrap();
-            frame(1, packed.len().try_into().unwrap(), &packed)
-        };
-        assert_eq!(message(gzip(b"abc"), Some("gzip"), 100).unwrap(), "abc");
+        assert_eq!(message(gzip(b"abc"), Some("gzip"), &intake()).unwrap(), "abc");
         assert_eq!(refusal(&gzip(&[0; 10_000]), Some("gzip")).0, Code::ResourceExhausted);
+    }
+
+    fn gzip(plain: &[u8]) -> Bytes {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        gzip.write_all(plain).unwrap();
+        let packed = gzip.finish().unwrap();
+        frame(1, packed.len().try_into().unwrap(), &packed)
+    }
+
+    #[test]
+    fn what_is_inflated_is_counted() {
+        let intake = Intake { bytes: 1 << 20, items: 10, budget: Budget::default() };
+        let plain = message(gzip(&[1; 500_000]), Some("gzip"), &intake).unwrap();
+        assert!(intake.budget.held() >= 500_000);
+        drop(plain);
+        assert_eq!(intake.budget.held(), 0);
+        intake.budget.set_limit(100_000);
+        let status = message(gzip(&[1; 500_000]), Some("gzip"), &intake).unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert!(status.message().contains("limits.maxMemoryBytes"), "{status}");
+        assert_eq!(intake.budget.held(), 0);
+    }
+
+    #[test]
+    fn elements_are_counted_before_they_are_decoded() {
+        assert!(!has_more_items(&[0x12, 0].repeat(26), 10));
+        assert!(has_more_items(&[0x12, 0].repeat(27), 10));
+        let long = [&[0x0a, 0x80, 0x01][..], &[0; 128]].concat();
+        assert!(!has_more_items(&long.repeat(26), 10), "it goes by elements, not by bytes");
+        assert!(!has_more_items(&[0xff; 100], 10), "what is no message is left to decoding");
+        let refused = message(frame(0, 54, &[0x12, 0].repeat(27)), None, &intake()).unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert!(refused.message().contains("more than 10 items"), "{refused}");
     }
 
     #[test]
@@ -304,7 +444,7 @@ mod tests {
         assert_eq!(refusal(&frame(1, 1, b"a"), None).0, Code::Internal);
         assert_eq!(refusal(&frame(1, 1, b"a"), Some("gzip")).0, Code::Internal);
         assert_eq!(refusal(&frame(2, 1, b"a"), None).0, Code::Internal);
-        let status = message(frame(1, 1, b"a"), Some("zstd"), 100).unwrap_err();
+        let status = message(frame(1, 1, b"a"), Some("zstd"), &intake()).unwrap_err();
         assert_eq!(status.code(), Code::Unimplemented);
     }
 
@@ -329,7 +469,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_bytes_upset_it(body: Vec<u8>, encoding in proptest::option::of("gzip|identity|x")) {
-            let _ = message(body.into(), encoding.as_deref(), 64);
+            let _ = message(body.into(), encoding.as_deref(), &intake());
         }
     }
 }

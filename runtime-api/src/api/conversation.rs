@@ -10,7 +10,8 @@ use bytes::{Bytes, BytesMut};
 use prost::Message;
 use tonic::Status;
 
-use super::call::{self, Reply};
+use super::call::{self, Intake, Reply};
+use crate::budget::Held;
 
 /// Messages of an app that may wait for the handler. An app that sends more at once is mistaken.
 const MOST_REQUESTS: usize = 1024;
@@ -27,30 +28,36 @@ pub struct Conversation(Rc<Shared>);
 #[derive(Debug)]
 struct Shared {
     encoding: Option<String>,
-    limit: usize,
+    intake: Intake,
     /// The part of the body that is no whole message yet.
     body: RefCell<BytesMut>,
-    requests: RefCell<VecDeque<Result<Bytes, Status>>>,
+    requests: RefCell<VecDeque<(usize, Result<Bytes, Status>)>>,
+    /// What of these two has come from the app: each request has its part of it.
+    taken: RefCell<Held>,
     half_closed: Cell<bool>,
     handler: RefCell<Option<Waker>>,
     replies: RefCell<VecDeque<Bytes>>,
     reply_bytes: Cell<usize>,
+    /// What the replies weigh.
+    given: RefCell<Held>,
     filter: RefCell<Option<Waker>>,
 }
 
 impl Conversation {
-    /// A call whose messages are encoded so and have at most so many bytes.
-    pub(super) fn new(encoding: Option<String>, limit: usize) -> Self {
+    /// A call whose messages are encoded so and are within these bounds.
+    pub(super) fn new(encoding: Option<String>, intake: Intake) -> Self {
         Self(Rc::new(Shared {
             encoding,
-            limit,
             body: RefCell::default(),
             requests: RefCell::default(),
+            taken: RefCell::new(intake.budget.share()),
             half_closed: Cell::new(false),
             handler: RefCell::default(),
             replies: RefCell::default(),
             reply_bytes: Cell::new(0),
+            given: RefCell::new(intake.budget.share()),
             filter: RefCell::default(),
+            intake,
         }))
     }
 
@@ -58,10 +65,15 @@ impl Conversation {
     pub fn receive(&self, bytes: &[u8]) {
         let shared = &self.0;
         let mut body = shared.body.borrow_mut();
-        body.extend_from_slice(bytes);
         let mut requests = shared.requests.borrow_mut();
+        let counted = shared.taken.borrow_mut().grow(bytes.len());
+        if counted.is_ok() {
+            body.extend_from_slice(bytes);
+        }
         loop {
-            let next = match call::next_message(&mut body, shared.encoding.as_deref(), shared.limit) {
+            let before = body.len();
+            let next = match call::next_message(&mut body, shared.encoding.as_deref(), &shared.intake) {
+                Ok(None) if let Err(exhausted) = counted => Err(exhausted.into()),
                 Ok(None) => break,
                 Ok(Some(_)) if requests.len() >= MOST_REQUESTS => Err(Status::resource_exhausted(format!(
                     "{MOST_REQUESTS} messages of this stream wait to be handled already"
@@ -70,7 +82,7 @@ impl Conversation {
                 Err(status) => Err(status),
             };
             let refused = next.is_err();
-            requests.push_back(next);
+            requests.push_back((before - body.len(), next));
             if refused {
                 body.clear();
                 break;
@@ -83,7 +95,7 @@ impl Conversation {
     pub fn half_close(&self) {
         if !self.0.body.borrow().is_empty() {
             let cut = Status::internal("the stream ended in the middle of a message");
-            self.0.requests.borrow_mut().push_back(Err(cut));
+            self.0.requests.borrow_mut().push_back((0, Err(cut)));
         }
         self.0.half_closed.set(true);
         wake(&self.0.handler);
@@ -105,6 +117,7 @@ impl Conversation {
     pub fn take_frame(&self) -> Option<Bytes> {
         let frame = self.0.replies.borrow_mut().pop_front()?;
         self.0.reply_bytes.set(self.0.reply_bytes.get().saturating_sub(frame.len()));
+        self.0.given.borrow_mut().shrink(frame.len());
         Some(frame)
     }
 
@@ -116,7 +129,10 @@ impl Conversation {
     /// For a handler: the next message of the app; none when it will send no more.
     pub(super) async fn request<M: Message + Default>(&self) -> Result<Option<M>, Status> {
         let next = poll_fn(|context| match self.0.requests.borrow_mut().pop_front() {
-            Some(request) => Poll::Ready(Some(request)),
+            Some((length, request)) => {
+                self.0.taken.borrow_mut().shrink(length);
+                Poll::Ready(Some(request))
+            }
             None if self.0.half_closed.get() => Poll::Ready(None),
             None => {
                 *self.0.handler.borrow_mut() = Some(context.waker().clone());
@@ -138,6 +154,7 @@ impl Conversation {
             let text = format!("the app reads too slowly: {count} messages of {bytes} bytes wait to be sent to it");
             return Err(Status::resource_exhausted(text));
         }
+        self.0.given.borrow_mut().grow(frame.len())?;
         self.0.reply_bytes.set(bytes + frame.len());
         self.0.replies.borrow_mut().push_back(frame);
         wake(&self.0.filter);

@@ -7,6 +7,7 @@ use http::{Method, StatusCode};
 use serde_json::json;
 
 use super::Runtime;
+use super::call::Body;
 use crate::config::Secret;
 
 /// A request of the app.
@@ -49,6 +50,19 @@ impl Response {
 }
 
 impl Runtime {
+    /// Answers a request on the HTTP listener with this body.
+    pub fn http_with(&self, request: &mut Request, body: Body) -> Response {
+        match body.freeze() {
+            Ok(body) => {
+                request.body = body;
+                self.http(request)
+            }
+            Err(exhausted) => {
+                Response::error(StatusCode::SERVICE_UNAVAILABLE, "ERR_MEMORY_FULL", &exhausted.to_string())
+            }
+        }
+    }
+
     /// Answers a request on the HTTP listener.
     pub fn http(&self, request: &Request) -> Response {
         let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));

@@ -32,8 +32,9 @@ use tonic::Status;
 use crate::component::{Block, Build, Environment};
 use crate::config::{Config, Secret};
 use crate::metrics::Metrics;
+use crate::pace::Pace;
 use crate::proxy::{Level, Proxy};
-use call::{Head, Reply, Target};
+use call::{Body, Head, Intake, Reply, Target};
 pub use conversation::Conversation;
 use dialect::{DAPR, Dialect};
 use route::{Route, Rpc, services};
@@ -56,6 +57,7 @@ pub struct Runtime {
     sequencer: sequencer::SequencerApi,
     metadata: metadata::MetadataApi,
     metrics: Metrics,
+    intake: Intake,
 }
 
 /// A call under way, as handlers see it.
@@ -82,6 +84,9 @@ impl Runtime {
     /// A runtime with this configuration. Nothing is connected yet: a store is when it is first used.
     #[inline(never)]
     pub fn new(proxy: Rc<dyn Proxy>, config: Config) -> Self {
+        proxy.budget().set_limit(config.limits.max_memory_bytes);
+        let intake = Intake::new(&config.limits, proxy.budget());
+        let pace = Pace::new(&proxy);
         let (mut stores, mut configurations) = (Vec::new(), Vec::new());
         let mut secrets = Vec::new();
         let (mut locks, mut sequencers) = (Vec::new(), Vec::new());
@@ -91,6 +96,7 @@ impl Runtime {
                 app_id: config.app_id.clone(),
                 component: component.clone(),
                 limits: config.limits,
+                pace: pace.clone(),
             };
             match component.driver.build {
                 Build::State(build) => stores.push((component, build(&environment))),
@@ -104,7 +110,7 @@ impl Runtime {
                 _ => {} // no registry has such a driver
             }
         }
-        let state = state::StateApi::new(&config, stores);
+        let state = state::StateApi::new(&config, &pace, stores);
         let configuration = configuration::ConfigurationApi::new(&proxy, &config, configurations);
         let secrets = secrets::SecretsApi::new(&config.secret_scopes, secrets);
         let lock = lock::LockApi::new(&config, locks);
@@ -112,15 +118,27 @@ impl Runtime {
         let config = Rc::new(config);
         let metadata = metadata::MetadataApi::new(Rc::clone(&proxy), Rc::clone(&config));
         let metrics = Metrics::new(Rc::clone(&proxy));
-        Self { proxy, config, state, configuration, secrets, lock, sequencer, metadata, metrics }
+        Self { proxy, config, state, configuration, secrets, lock, sequencer, metadata, metrics, intake }
     }
 
-    /// Whether the first part of a body tells already that the whole is over the limit. It need not come then: the
-    /// call is refused with what is there.
-    pub fn is_too_large(&self, body: &[u8], grpc: bool) -> bool {
-        let limit = self.config.limits.max_request_bytes;
-        let declared = if grpc { call::declared_length(body).unwrap_or_default() } else { body.len() };
-        declared > limit || body.len() > limit.saturating_add(call::FRAME_HEADER)
+    /// The body of a request that is to come.
+    pub fn body(&self) -> Body {
+        Body::new(&self.intake.budget)
+    }
+
+    /// Adds a part to the body of a request. `false` if it tells already that the whole is over a limit: then the rest
+    /// need not come, and the call is refused with what is there.
+    pub fn take(&self, body: &mut Body, bytes: Vec<u8>, grpc: bool) -> bool {
+        let limit = self.intake.bytes;
+        let start = if body.bytes().is_empty() { &bytes } else { body.bytes() };
+        let declared = if grpc { call::declared_length(start) } else { None };
+        if declared.is_some_and(|declared| declared > limit) {
+            body.add(bytes, 0);
+            return false;
+        }
+        let most = declared.unwrap_or(limit).saturating_add(call::FRAME_HEADER);
+        body.add(bytes, most);
+        body.refused().is_none() && body.bytes().len() <= limit.saturating_add(call::FRAME_HEADER)
     }
 
     /// Whether a caller with this token may call.
@@ -129,13 +147,14 @@ impl Runtime {
     }
 
     /// Answers a unary gRPC call. Dropping the future cancels it.
-    pub async fn grpc(&self, head: &Head, body: Bytes) -> Reply {
+    pub async fn grpc(&self, head: &Head, body: Body) -> Reply {
         let started = self.proxy.now();
         let route = head.target.route();
         let call = Call::new(route);
-        let limit = self.config.limits.max_request_bytes;
         let reply = if self.admits(head.token.as_ref()) {
-            match (call::message(body, head.encoding.as_deref(), limit), route) {
+            let body = body.freeze().map_err(Status::from);
+            let message = body.and_then(|body| call::message(body, head.encoding.as_deref(), &self.intake));
+            match (message, route) {
                 (Ok(message), Some(route)) => {
                     self.within_deadline(head, &call, self.serve(&call, route.rpc, message)).await
                 }
@@ -147,6 +166,11 @@ impl Runtime {
         };
         let reply = match (reply, self.config.limits.max_reply_bytes()) {
             (Reply::Message(frame), limit) if frame.len() > limit => call::reply_too_large(frame.len(), limit).into(),
+            // It may wait for Envoy to take it.
+            (Reply::Message(frame), _) => match self.intake.budget.hold(frame) {
+                Ok(frame) => Reply::Message(frame),
+                Err(exhausted) => Status::from(exhausted).into(),
+            },
             (reply, _) => reply,
         };
         self.account(&call, &head.target, Some(started), &reply);
@@ -173,7 +197,7 @@ impl Runtime {
     /// runs [`Runtime::converse`]. Any other call is unary.
     pub fn conversation(&self, head: &Head) -> Option<Conversation> {
         let is_stream = head.target.route().is_some_and(|route| route.rpc.is_stream());
-        is_stream.then(|| Conversation::new(head.encoding.clone(), self.config.limits.max_request_bytes))
+        is_stream.then(|| Conversation::new(head.encoding.clone(), self.intake.clone()))
     }
 
     /// Serves a streaming call to its end and gives its status. It lasts as long as the app wants it to: a deadline

@@ -1,24 +1,30 @@
 //! The State API: its rules once for both dialects. Names of stores, keys and texts are Dapr's and Layotto's.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use envoy_runtime_proto::dapr::common::v1::{self as common, StateItem, state_options};
 use envoy_runtime_proto::dapr::runtime::v1 as dapr;
 use futures::future::LocalBoxFuture;
-use futures::stream::{self, StreamExt};
+use futures::stream::{self, Stream, StreamExt};
+use prost::Message;
 use serde::de::IgnoredAny;
 use tonic::Status;
 
 use super::dialect::{Dialect, StatePrefix};
 use super::prefix::{SEPARATOR, holds_separator};
 use super::status::StateFailure;
-use super::{Call, rfc3339};
+use super::{Call, call, rfc3339};
 use crate::component::state::{Concurrency, Delete, Error, Item, Operation, Store, TTL, Ttl, Write};
 use crate::component::{Block, property};
 use crate::config::{self, Config};
+use crate::pace::Pace;
 
 /// Keys of one call that are read or written at the same time.
 const BULK_WIDTH: usize = 128;
@@ -30,6 +36,9 @@ const NAMESPACE: &str = "namespace";
 #[derive(Debug)]
 pub(super) struct StateApi {
     stores: Vec<Named>,
+    pace: Pace,
+    /// The largest reply.
+    most_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -87,14 +96,15 @@ impl Named {
 
 impl StateApi {
     /// The stores among these components.
-    pub(super) fn new(config: &Config, stores: Vec<(&config::Component, Rc<dyn Store>)>) -> Self {
+    pub(super) fn new(config: &Config, pace: &Pace, stores: Vec<(&config::Component, Rc<dyn Store>)>) -> Self {
         let named = |(component, store): (&config::Component, _)| Named {
             name: component.name.clone(),
             prefix: Prefix::new(config, component),
             app_id: config.app_id.clone(),
             store,
         };
-        Self { stores: stores.into_iter().map(named).collect() }
+        let most_bytes = config.limits.max_reply_bytes();
+        Self { stores: stores.into_iter().map(named).collect(), pace: pace.clone(), most_bytes }
     }
 
     fn store(&self, call: &Call, name: &str) -> Result<&Named, Status> {
@@ -121,7 +131,8 @@ impl StateApi {
         Ok(dapr::GetStateResponse { data, etag: etag.unwrap_or_default(), metadata: response_metadata(expires) })
     }
 
-    /// `GetBulkState`: an item for each key, in the order of the keys, with the error of those that failed.
+    /// `GetBulkState`: an item for each key, in the order of the keys, with the error of those that failed. It ends as
+    /// soon as what was read is more than can be sent; reads under way end with it.
     pub(super) async fn get_bulk(
         &self,
         call: &Call,
@@ -134,7 +145,9 @@ impl StateApi {
         }
         let width = usize::try_from(request.parallelism).unwrap_or_default();
         let width = if width == 0 { BULK_WIDTH } else { width.min(BULK_WIDTH) };
+        let (read, pace) = (&Cell::new(0), &self.pace);
         let reads = keys.into_iter().map(|(name, key)| async move {
+            pace.step().await;
             let mut item = dapr::BulkStateItem { key: name.clone(), ..Default::default() };
             match named.store.get(&key).await {
                 Ok(found) => {
@@ -144,9 +157,24 @@ impl StateApi {
                 }
                 Err(error) => item.error = error.to_string(),
             }
+            read.set(read.get() + item.encoded_len());
+            pace.spend(item.data.len());
             item
         });
-        Ok(dapr::GetBulkStateResponse { items: stream::iter(reads).buffered(width).collect().await })
+        let mut reads = pin!(stream::iter(reads).buffered(width));
+        let mut items = Vec::with_capacity(request.keys.len());
+        loop {
+            let next = poll_fn(|context| match reads.as_mut().poll_next(context) {
+                _ if read.get() > self.most_bytes => {
+                    Poll::Ready(Err(call::reply_too_large(read.get(), self.most_bytes)))
+                }
+                next => next.map(Ok),
+            });
+            match next.await? {
+                Some(item) => items.push(item),
+                None => return Ok(dapr::GetBulkStateResponse { items }),
+            }
+        }
     }
 
     /// `SaveState`: each item by itself; the call fails when one does, and the others are written all the same.
@@ -169,7 +197,7 @@ impl StateApi {
                 .map_err(|error| (name, error))
             })
         });
-        match errors(writes.collect()).await {
+        match errors(&self.pace, writes.collect()).await {
             Some(cause) => Err(StateFailure::Save(&named.name, cause).status(call.dialect)),
             None => Ok(()),
         }
@@ -194,7 +222,7 @@ impl StateApi {
         let deletes = deletes.into_iter().map(|(name, delete)| -> Attempt<'_> {
             Box::pin(async move { named.store.delete(delete).await.map_err(|error| (name, error)) })
         });
-        match errors(deletes.collect()).await {
+        match errors(&self.pace, deletes.collect()).await {
             Some(cause) => Err(StateFailure::DeleteBulk(&named.name, cause).status(call.dialect)),
             None => Ok(()),
         }
@@ -243,8 +271,12 @@ type Attempt<'a> = LocalBoxFuture<'a, Result<(), (String, Error)>>;
 
 /// Makes all attempts, side by side as far as that goes, and gives their errors as one.
 #[inline(never)]
-async fn errors(attempts: Vec<Attempt<'_>>) -> Option<Error> {
-    let outcomes: Vec<_> = stream::iter(attempts).buffered(BULK_WIDTH).collect().await;
+async fn errors(pace: &Pace, attempts: Vec<Attempt<'_>>) -> Option<Error> {
+    let paced = attempts.into_iter().map(|attempt| async move {
+        pace.step().await;
+        attempt.await
+    });
+    let outcomes: Vec<_> = stream::iter(paced).buffered(BULK_WIDTH).collect().await;
     Error::join(outcomes.into_iter().filter_map(Result::err).collect())
 }
 

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::config::{self, Field, Path, Report, Settings};
+use crate::pace::Pace;
 use crate::proxy::Proxy;
 
 /// A building block: what kind of component something is.
@@ -116,6 +117,8 @@ pub struct Environment {
     pub component: config::Component,
     /// Bounds of a call.
     pub limits: config::Limits,
+    /// For work whose length the app decides.
+    pub pace: Pace,
 }
 
 /// Servers that Envoy must have a cluster for.

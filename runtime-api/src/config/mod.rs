@@ -36,13 +36,33 @@ pub const LISTENERS: &[Field] = &[
     Field::default("admin", Kind::Listen, "127.0.0.1:9901", "Envoy's admin interface"),
 ];
 
+/// A VM holds a gigabyte. The rest is for code, tables and copies that live for a moment.
+const MOST_MEMORY: i64 = 768 << 20;
+
+/// What part of the memory a message may be: it is held as it came, as what is sent to a store, and while either grows.
+const CALLS_SHARE: i64 = 4;
+
 /// The fields of `limits`.
 pub const LIMITS: &[Field] = &[
     Field::default(
         "maxRequestBytes",
-        Kind::Whole(1024, 256 * 1024 * 1024),
+        Kind::Whole(1024, MOST_MEMORY / CALLS_SHARE),
         "4194304",
-        "the largest gRPC message or HTTP body taken from the app; a larger one is refused with RESOURCE_EXHAUSTED (HTTP: 413)",
+        "the largest gRPC message or HTTP body taken from the app, in bytes; a larger one is refused with RESOURCE_EXHAUSTED (HTTP: 413). \
+         At most a quarter of maxMemoryBytes",
+    ),
+    Field::default(
+        "maxMemoryBytes",
+        Kind::Whole(64 << 20, MOST_MEMORY),
+        "536870912",
+        "how many bytes each worker holds at most of requests, replies and what waits for them; what would go over it is refused with \
+         RESOURCE_EXHAUSTED",
+    ),
+    Field::default(
+        "maxItems",
+        Kind::Whole(100, 100_000),
+        "10000",
+        "the most keys, items or operations in one call; one with more is refused with RESOURCE_EXHAUSTED",
     ),
     Field::default("timeout", Kind::Time, "5s", "how long a call may take when the app set no deadline"),
 ];
@@ -117,6 +137,10 @@ pub enum Listen {
 pub struct Limits {
     /// The largest message taken from an app, in bytes.
     pub max_request_bytes: usize,
+    /// What a worker may hold in memory, in bytes.
+    pub max_memory_bytes: usize,
+    /// The most elements of a message taken from an app.
+    pub max_items: usize,
     /// How long a call may take when the app set no deadline.
     pub timeout: Duration,
 }
@@ -291,8 +315,22 @@ impl Listen {
 impl Limits {
     fn check(object: &Value, path: &Path, report: &mut Report) -> Self {
         let settings = field::check(&[LIMITS], object, path, report);
+        let (request, memory) = (settings.whole("maxRequestBytes"), settings.whole("maxMemoryBytes"));
+        if let (Some(request), Some(memory)) = (request, memory)
+            && request > memory / CALLS_SHARE
+        {
+            let most = memory / CALLS_SHARE;
+            let text = format!(
+                "{request} is more than a quarter of maxMemoryBytes, and a call holds its message more than once: \
+                 at most {most} is expected, or a larger maxMemoryBytes"
+            );
+            report.error(path.field("maxRequestBytes"), text);
+        }
+        let number = |number: Option<i64>| number.and_then(|number| usize::try_from(number).ok());
         Self {
-            max_request_bytes: settings.whole("maxRequestBytes").and_then(|n| n.try_into().ok()).unwrap_or(4 << 20),
+            max_request_bytes: number(request).unwrap_or(4 << 20),
+            max_memory_bytes: number(memory).unwrap_or(512 << 20),
+            max_items: number(settings.whole("maxItems")).unwrap_or(10_000),
             timeout: settings.time("timeout").unwrap_or(Duration::from_secs(5)),
         }
     }
@@ -467,6 +505,17 @@ mod tests {
                 "components[1].name: another component of this kind is called \"s\"; names must differ",
             ]
         );
+    }
+
+    #[test]
+    fn a_message_is_a_part_of_the_memory() {
+        let limits = |limits: Value| errors(&json!({"appId": "a", "limits": limits}));
+        assert_eq!(limits(json!({"maxRequestBytes": 128 << 20})), [""; 0]);
+        assert_eq!(limits(json!({"maxRequestBytes": 192 << 20, "maxMemoryBytes": 768 << 20})), [""; 0]);
+        let found = limits(json!({"maxRequestBytes": 20_000_000, "maxMemoryBytes": 64 << 20}));
+        assert_eq!(found.len(), 1);
+        let text = "limits.maxRequestBytes: 20000000 is more than a quarter of maxMemoryBytes";
+        assert!(found[0].starts_with(text) && found[0].contains("at most 16777216"), "{found:?}");
     }
 
     #[test]

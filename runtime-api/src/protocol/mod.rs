@@ -11,4 +11,9 @@ pub mod redis;
 pub trait Failure: fmt::Display {
     /// Whether the same may succeed a little later: there is no server, or none that is ready.
     fn is_passing(&self) -> bool;
+
+    /// Whether there is no room for the request or its answer.
+    fn is_exhausted(&self) -> bool {
+        false
+    }
 }

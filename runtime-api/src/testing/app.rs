@@ -32,7 +32,9 @@ pub fn call_with(
 ) -> Started<Reply> {
     let Reply::Message(body) = Reply::message(request) else { return world.start(std::future::pending()) };
     let worker = Rc::clone(worker);
-    world.start(async move { worker.grpc(&head, body).await })
+    let mut own = worker.body();
+    worker.take(&mut own, body.to_vec(), true);
+    world.start(async move { worker.grpc(&head, own).await })
 }
 
 /// A streaming call as the app sees it.

@@ -106,9 +106,13 @@ impl StateFailure<'_> {
     }
 }
 
-/// An outage is told as such, whatever the call was about, so that clients try again.
+/// An outage and a want of room are told as such, whatever the call was about, so that clients try again, or less.
 fn passing(cause: &state::Error) -> Option<Code> {
-    matches!(cause, state::Error::Unavailable(_)).then_some(Code::Unavailable)
+    match cause {
+        state::Error::Unavailable(_) => Some(Code::Unavailable),
+        state::Error::Exhausted(_) => Some(Code::ResourceExhausted),
+        _ => None,
+    }
 }
 
 fn write_code(cause: &state::Error) -> Code {
@@ -116,6 +120,7 @@ fn write_code(cause: &state::Error) -> Code {
         state::Error::EtagMismatch(_) => Code::Aborted,
         state::Error::EtagInvalid(_) => Code::InvalidArgument,
         state::Error::Unavailable(_) => Code::Unavailable,
+        state::Error::Exhausted(_) => Code::ResourceExhausted,
         state::Error::NotJson(_) => Code::Unknown,
         _ => Code::Internal,
     }

@@ -119,7 +119,7 @@ type Known = BTreeMap<String, Release>;
 
 impl Apollo {
     fn new(environment: &Environment) -> Self {
-        let Environment { proxy, component, limits, app_id } = environment;
+        let Environment { proxy, component, limits, app_id, .. } = environment;
         let settings = &component.settings;
         let text = |field| settings.text(field).unwrap_or_default().to_owned();
         let site = |field, cluster| {

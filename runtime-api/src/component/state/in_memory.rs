@@ -1,25 +1,30 @@
 //! State in the memory of Envoy, one store for all workers: the reference for what the others do about etags.
 //!
 //! Items lie in buckets, each a value in the shared area, and every write goes through a journal, one more value
-//! there. A write is decided by putting what the buckets shall hold into the journal, by compare-and-swap; copying it
-//! into the buckets comes after, and whoever next uses the store does it again first. So a transaction is seen whole
-//! or not at all, workers never wait for each other, and a worker that ends in the middle leaves nothing half done.
+//! there. A write is decided by putting what it does into the journal, by compare-and-swap; doing it to the buckets comes
+//! after, and whoever next writes does it first if it was not finished. Whoever reads takes the journal into account. So a
+//! transaction is seen whole or not at all, and a worker that ends in the middle leaves nothing half done.
 
 mod layout;
+mod sweep;
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures::lock::Mutex;
+use prost::Message;
 use uuid::Builder;
 
 use super::{Concurrency, Delete, Error, Item, Operation, Store, Ttl, Write};
 use crate::component::{Block, Build, Driver, Environment, V1, bucket_of};
 use crate::config::{Field, Kind};
+use crate::pace::Pace;
 use crate::proxy::{MISSING, Proxy, Version, shared_init};
-use layout::{Bucket, Entry, Journal};
+use layout::{Bucket, Entry, Journal, Step, millis, read};
 
 /// The row of the registry.
 pub const DRIVER: Driver = Driver {
@@ -31,16 +36,31 @@ pub const DRIVER: Driver = Driver {
     fields: FIELDS,
     check: |_, _, _| {},
     upstreams: |_| Vec::new(),
-    build: Build::State(|environment| Rc::new(InMemory(Rc::new(Area::new(environment))))),
+    build: Build::State(|environment| Rc::new(InMemory(Area::open(environment)))),
 };
 
-const FIELDS: &[Field] =
-    &[Field::optional("ttlInSeconds", Kind::Whole(1, i64::MAX), "how long an item lives when its write does not say")];
+const FIELDS: &[Field] = &[
+    Field::optional("ttlInSeconds", Kind::Whole(1, i64::MAX), "how long an item lives when its write does not say"),
+    Field::default(
+        "maxBytes",
+        Kind::Whole(64 << 10, 64 << 30),
+        "268435456",
+        "how many bytes all items may have, each counted with its key and 128 bytes more; a write that would go over it \
+         is refused with RESOURCE_EXHAUSTED",
+    ),
+];
 
-/// Many, so that a bucket stays small: it is written anew with each of its items.
-const BUCKETS: u32 = 2048;
-/// So that each is looked at about once a minute.
-const SWEPT_PER_SECOND: u32 = 32;
+/// Many, so that a bucket stays small: it is written anew with each of its items. Each is made when it is first needed.
+const BUCKETS: u32 = 65_536;
+/// A bucket is read as a whole into the memory of a worker, of which it may take this part.
+const BUCKETS_SHARE: usize = 8;
+
+/// With so many operations or fewer a write is done in one go, with more in turns.
+const SHORT: usize = 64;
+/// How long a write that is done in turns asks others to wait, once another has been faster.
+const LEASE_MS: u64 = 1000;
+/// How soon they look again.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// A state store in the shared area.
 #[derive(Debug)]
@@ -50,119 +70,201 @@ pub struct InMemory(Rc<Area>);
 #[derive(Debug)]
 struct Area {
     proxy: Rc<dyn Proxy>,
+    pace: Pace,
     /// What the names of its values in the shared area begin with.
     prefix: String,
     journal_name: String,
     ttl: Ttl,
+    /// How many bytes the items may have, all and those of a bucket.
+    most: u64,
+    most_of_bucket: u64,
+    /// Those of this worker that write take turns: what another does in many turns need not be done by each.
+    writer: Mutex<()>,
     /// Whether this worker looks for items that have ended.
     sweeping: Cell<bool>,
-    /// Whether an item with an end was written since this pass of the sweep began.
-    mortal_written: Cell<bool>,
+}
+
+/// The operations of a write, by the bucket that they are in, with their places in the request.
+type Work<'a> = BTreeMap<u32, Vec<(usize, &'a Operation)>>;
+
+/// What a write will do.
+#[derive(Default)]
+struct Plan {
+    steps: Vec<Step>,
+    /// What the store weighs then, and how many of its items have an end.
+    bytes: u64,
+    mortal: u64,
+    /// The first operation that is refused, and why.
+    refused: Option<(usize, Error)>,
 }
 
 impl Area {
-    fn new(environment: &Environment) -> Self {
+    fn open(environment: &Environment) -> Rc<Self> {
         let Environment { proxy, component, .. } = environment;
-        let seconds = component.settings.whole("ttlInSeconds").and_then(|seconds| u64::try_from(seconds).ok());
-        let prefix = format!("state.in-memory/{}/", component.name);
-        let store = Self {
+        let whole = |name| component.settings.whole(name).and_then(|number| u64::try_from(number).ok());
+        // The number is that of the layout: a filter that has another one is to find nothing.
+        let prefix = format!("state.in-memory/2/{}/", component.name);
+        let most_of_bucket = environment.limits.max_memory_bytes / BUCKETS_SHARE;
+        let area = Rc::new(Self {
             proxy: Rc::clone(proxy),
+            pace: environment.pace.clone(),
             journal_name: format!("{prefix}journal"),
             prefix,
-            ttl: seconds.map_or(Ttl::Unspecified, Ttl::from_seconds),
+            ttl: whole("ttlInSeconds").map_or(Ttl::Unspecified, Ttl::from_seconds),
+            most: whole("maxBytes").unwrap_or(u64::MAX),
+            most_of_bucket: most_of_bucket.try_into().unwrap_or(u64::MAX),
+            writer: Mutex::new(()),
             sweeping: Cell::new(false),
-            mortal_written: Cell::new(false),
-        };
-        shared_init(&**proxy, &store.journal_name);
-        (0..BUCKETS).for_each(|number| shared_init(&**proxy, &store.bucket_name(number)));
-        store
+        });
+        shared_init(&**proxy, &area.journal_name);
+        // What another worker, or one before this, wrote is to end as well.
+        area.sweep_if_needed(&area.journal().0);
+        area
     }
 
     /// Decides the operations, all or none, and carries them out.
-    fn write(self: &Rc<Self>, operations: &[Operation]) -> Result<(), Error> {
-        let mut numbers = BTreeSet::new();
-        for operation in operations {
-            numbers.insert(bucket_of(key_of(operation), BUCKETS));
+    async fn write(self: &Rc<Self>, operations: &[Operation]) -> Result<(), Error> {
+        let mut work = Work::new();
+        for (place, operation) in operations.iter().enumerate() {
+            let bucket = bucket_of(key_of(operation), BUCKETS);
+            work.entry(bucket).or_default().push((place, operation));
         }
-        self.commit(&numbers, |buckets| {
-            for operation in operations {
-                if let Some(bucket) = buckets.get_mut(&bucket_of(key_of(operation), BUCKETS)) {
-                    self.apply(operation, bucket).map_err(|error| match operations {
-                        [_] => error,
-                        _ => error.about(key_of(operation)),
-                    })?;
-                }
-            }
-            Ok(())
+        self.commit(&work).await.map_err(|(place, error)| match operations {
+            [_] => error,
+            operations => operations.get(place).map_or(error.clone(), |operation| error.about(key_of(operation))),
         })
     }
 
-    /// Changes buckets, all or none. `change` runs again when another worker has written meanwhile.
-    fn commit(
-        &self,
-        numbers: &BTreeSet<u32>,
-        change: impl Fn(&mut BTreeMap<u32, Bucket>) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    /// Changes buckets, all or none; those without operations lose what has ended. An error has the place of its operation.
+    async fn commit(self: &Rc<Self>, work: &Work<'_>) -> Result<(), (usize, Error)> {
+        let _turn = self.writer.lock().await;
+        let long = work.len() > SHORT;
+        let mut reserved = None;
+        let mut late = false;
         loop {
-            let (sequence, version) = self.settle();
-            let mut buckets = BTreeMap::new();
-            for number in numbers {
-                buckets.insert(*number, self.bucket(*number).0);
+            let (journal, version) = self.settle().await;
+            let now = millis(self.proxy.wall_clock());
+            let others = journal.reserved_until > now && journal.reserved_until <= now + LEASE_MS;
+            if others && reserved != Some(journal.reserved_until) {
+                self.proxy.sleep(LOOK).await;
+                continue;
             }
-            change(&mut buckets)?;
-            let next = Journal::after(sequence, buckets);
-            if self.proxy.shared_set(&self.journal_name, &next.encode(), Some(version)).is_ok() {
-                self.settle();
+            if long && late && !others {
+                let until = now + LEASE_MS;
+                let asking = Journal { reserved_until: until, ..journal };
+                if self.put_journal(&asking, version) {
+                    reserved = Some(until);
+                }
+                continue;
+            }
+            let mut plan = Plan { bytes: journal.bytes, mortal: journal.mortal, ..Plan::default() };
+            for (number, operations) in work {
+                if long {
+                    self.pace.step().await;
+                }
+                self.plan(*number, operations, now, &mut plan);
+            }
+            if let Some(refused) = plan.refused {
+                return Err(refused);
+            }
+            if plan.bytes > self.most && plan.bytes > journal.bytes {
+                let text = format!("the store is full: its items may have {} bytes, the limit set by maxBytes", self.most);
+                return Err((0, Error::Exhausted(text)));
+            }
+            if plan.steps.is_empty() {
                 return Ok(());
             }
+            let Plan { steps, bytes, mortal, .. } = plan;
+            let next = Journal { sequence: journal.sequence + 1, steps, bytes, mortal, reserved_until: 0 };
+            if self.put_journal(&next, version) {
+                self.sweep_if_needed(&next);
+                drop(next); // it is as large as the request, and read again
+                self.settle().await;
+                return Ok(());
+            }
+            late = true;
         }
     }
 
-    /// Carries out what the journal says, whoever wrote it, and empties it; gives its number and version.
-    fn settle(&self) -> (u64, Version) {
+    /// Carries out what the journal says, whoever wrote it, and empties it; gives it and its version.
+    async fn settle(&self) -> (Journal, Version) {
         loop {
-            let (bytes, version) = self.proxy.shared_get(&self.journal_name).unwrap_or(MISSING);
-            let journal = Journal::decode(bytes);
-            if journal.buckets.is_empty() {
-                return (journal.sequence, version);
+            let (mut journal, version) = self.journal();
+            if journal.steps.is_empty() {
+                return (journal, version);
             }
-            for (number, bucket) in &journal.buckets {
-                let (current, version) = self.bucket(*number);
-                if current.sequence < bucket.sequence {
+            let mut steps: BTreeMap<u32, Vec<&Step>> = BTreeMap::new();
+            for step in &journal.steps {
+                steps.entry(step.bucket).or_default().push(step);
+            }
+            for (number, steps) in &steps {
+                if journal.steps.len() > SHORT {
+                    self.pace.step().await;
+                }
+                let (mut bucket, version) = self.bucket(*number);
+                if bucket.sequence < journal.sequence {
+                    bucket.carry_out(journal.sequence, steps);
                     // Refused when another worker was faster: with this content, or with a later one.
-                    let _ = self.proxy.shared_set(&self.bucket_name(*number), &bucket.encode(), Some(version));
+                    let _ = self.proxy.shared_set(&self.bucket_name(*number), &bucket.encode_to_vec(), Some(version));
                 }
             }
-            let _ = self.proxy.shared_set(&self.journal_name, &journal.emptied().encode(), Some(version));
+            drop(steps);
+            journal.steps.clear();
+            self.put_journal(&journal, version);
         }
     }
 
-    fn apply(self: &Rc<Self>, operation: &Operation, bucket: &mut Bucket) -> Result<(), Error> {
-        let now = layout::millis(self.proxy.wall_clock());
-        bucket.entries.retain(|entry| entry.is_alive(now));
+    /// Adds to the plan what the operations do to a bucket.
+    fn plan(self: &Rc<Self>, number: u32, operations: &[(usize, &Operation)], now: u64, plan: &mut Plan) {
+        let mut entries = self.bucket(number).0.entries;
+        let before: u64 = entries.iter().map(Entry::weight).sum();
+        let ended: Vec<String> =
+            entries.iter().filter(|entry| !entry.is_alive(now)).map(|entry| entry.key.clone()).collect();
+        for key in ended {
+            plan.remove(number, &key, &mut entries);
+        }
+        let mut last = 0;
+        for (place, operation) in operations {
+            last = *place;
+            if let Err(error) = self.plan_one(number, operation, now, &mut entries, plan) {
+                plan.refuse(*place, error);
+                return;
+            }
+        }
+        let after: u64 = entries.iter().map(Entry::weight).sum();
+        if after > self.most_of_bucket && after > before {
+            let most = self.most_of_bucket;
+            let text = format!(
+                "the part of the store that this item is in is full: it may have {most} bytes, an eighth of limits.maxMemoryBytes"
+            );
+            plan.refuse(last, Error::Exhausted(text));
+        }
+    }
+
+    fn plan_one(
+        &self,
+        number: u32,
+        operation: &Operation,
+        now: u64,
+        entries: &mut Vec<Entry>,
+        plan: &mut Plan,
+    ) -> Result<(), Error> {
+        let key = key_of(operation);
+        let old = entries.iter().find(|entry| entry.key == key);
         match operation {
             Operation::Upsert(write) => {
-                let current = bucket.entries.iter().position(|entry| entry.key == write.key);
-                let old = current.map(|at| bucket.entries.swap_remove(at));
-                compare(old.as_ref(), write.etag.as_deref(), write.concurrency)?;
+                compare(old, write.etag.as_deref(), write.concurrency)?;
                 let expires = match write.ttl.or(self.ttl) {
                     Ttl::Lasts(time) => now.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
                     Ttl::Endless => 0,
                     Ttl::Unspecified => old.map_or(0, |old| old.expires),
                 };
-                if expires > 0 {
-                    self.mortal_written.set(true);
-                    if !self.sweeping.replace(true) {
-                        self.proxy.spawn(Box::pin(Rc::clone(self).sweep()));
-                    }
-                }
-                let (key, data) = (write.key.clone(), write.data.clone());
-                bucket.entries.push(Entry { key, data, etag: self.new_etag(), expires });
+                let entry = Entry { key: key.to_owned(), data: write.data.clone(), etag: self.new_etag(), expires };
+                plan.put(number, entry, entries);
             }
             Operation::Delete(delete) => {
-                let current = bucket.entries.iter().find(|entry| entry.key == delete.key);
-                compare(current, delete.etag.as_deref(), delete.concurrency)?;
-                bucket.entries.retain(|entry| entry.key != delete.key);
+                compare(old, delete.etag.as_deref(), delete.concurrency)?;
+                plan.remove(number, key, entries);
             }
         }
         Ok(())
@@ -175,39 +277,19 @@ impl Area {
         Builder::from_random_bytes(random).into_uuid().to_string()
     }
 
-    /// Removes what has ended, a few buckets a second, until nothing is left that could end. Items are not seen after
-    /// their end in any case; this frees their memory.
-    async fn sweep(self: Rc<Self>) {
-        loop {
-            // An item may come into a bucket that this pass has seen already.
-            self.mortal_written.set(false);
-            let mut mortal = false;
-            for number in 0..BUCKETS {
-                if number % SWEPT_PER_SECOND == 0 {
-                    self.proxy.sleep(Duration::from_secs(1)).await;
-                }
-                let now = layout::millis(self.proxy.wall_clock());
-                let entries = self.bucket(number).0.entries;
-                mortal |= entries.iter().any(|entry| entry.expires > 0);
-                if entries.iter().any(|entry| !entry.is_alive(now)) {
-                    let _ = self.commit(&BTreeSet::from([number]), |buckets| {
-                        for bucket in buckets.values_mut() {
-                            bucket.entries.retain(|entry| entry.is_alive(now));
-                        }
-                        Ok(())
-                    });
-                }
-            }
-            if !mortal && !self.mortal_written.get() {
-                self.sweeping.set(false);
-                return;
-            }
-        }
+    fn journal(&self) -> (Journal, Version) {
+        let (bytes, version) = self.proxy.shared_get(&self.journal_name).unwrap_or(MISSING);
+        (read(bytes), version)
+    }
+
+    fn put_journal(&self, journal: &Journal, version: Version) -> bool {
+        self.proxy.shared_set(&self.journal_name, &journal.encode_to_vec(), Some(version)).is_ok()
     }
 
     fn bucket(&self, number: u32) -> (Bucket, Version) {
         let (bytes, version) = self.proxy.shared_get(&self.bucket_name(number)).unwrap_or(MISSING);
-        (Bucket::decode(bytes), version)
+        self.pace.spend(bytes.len());
+        (read(bytes), version)
     }
 
     fn bucket_name(&self, number: u32) -> String {
@@ -215,26 +297,69 @@ impl Area {
     }
 }
 
+impl Plan {
+    fn put(&mut self, bucket: u32, entry: Entry, entries: &mut Vec<Entry>) {
+        self.take_out(&entry.key, entries);
+        self.bytes = self.bytes.saturating_add(entry.weight());
+        self.mortal += u64::from(entry.expires > 0);
+        entries.push(entry.clone());
+        self.steps.push(Step { bucket, put: Some(entry), removed: String::new() });
+    }
+
+    fn remove(&mut self, bucket: u32, key: &str, entries: &mut Vec<Entry>) {
+        if self.take_out(key, entries) {
+            self.steps.push(Step { bucket, put: None, removed: key.to_owned() });
+        }
+    }
+
+    fn take_out(&mut self, key: &str, entries: &mut Vec<Entry>) -> bool {
+        let Some(at) = entries.iter().position(|entry| entry.key == key) else { return false };
+        let old = entries.swap_remove(at);
+        self.bytes = self.bytes.saturating_sub(old.weight());
+        self.mortal = self.mortal.saturating_sub(u64::from(old.expires > 0));
+        true
+    }
+
+    fn refuse(&mut self, place: usize, error: Error) {
+        if self.refused.as_ref().is_none_or(|(first, _)| place < *first) {
+            self.refused = Some((place, error));
+        }
+    }
+}
+
 #[async_trait(?Send)]
 impl Store for InMemory {
     async fn get(&self, key: &str) -> Result<Option<Item>, Error> {
         let area = &self.0;
-        area.settle();
-        let now = layout::millis(area.proxy.wall_clock());
-        let found = area.bucket(bucket_of(key, BUCKETS)).0.entries.into_iter().find(|entry| entry.key == key);
+        let now = millis(area.proxy.wall_clock());
+        let (journal, _) = area.journal();
+        let (bucket, _) = area.bucket(bucket_of(key, BUCKETS));
+        // What is decided and not carried out yet.
+        let pending = journal.steps.into_iter().rev().filter(|_| bucket.sequence < journal.sequence);
+        let all: usize = bucket.entries.iter().map(|entry| entry.data.len()).sum();
+        let mut found = match pending.into_iter().find(|step| step.key() == key) {
+            Some(step) => step.put,
+            None => bucket.entries.into_iter().find(|entry| entry.key == key),
+        };
+        // The value is a part of what was read, which need not be kept for it.
+        if let Some(entry) = &mut found
+            && entry.data.len() < all / 2
+        {
+            entry.data = Bytes::copy_from_slice(&entry.data);
+        }
         Ok(found.filter(|entry| entry.is_alive(now)).map(Entry::into_item))
     }
 
     async fn set(&self, write: Write) -> Result<(), Error> {
-        self.0.write(&[Operation::Upsert(write)])
+        self.0.write(&[Operation::Upsert(write)]).await
     }
 
     async fn delete(&self, delete: Delete) -> Result<(), Error> {
-        self.0.write(&[Operation::Delete(delete)])
+        self.0.write(&[Operation::Delete(delete)]).await
     }
 
     async fn transact(&self, operations: Vec<Operation>) -> Result<(), Error> {
-        self.0.write(&operations)
+        self.0.write(&operations).await
     }
 }
 

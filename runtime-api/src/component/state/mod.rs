@@ -178,7 +178,7 @@ impl Error {
 
     fn rank(&self) -> u8 {
         match self {
-            Self::Unavailable(_) => 0,
+            Self::Unavailable(_) | Self::Exhausted(_) => 0,
             Self::EtagMismatch(_) => 1,
             Self::EtagInvalid(_) => 2,
             Self::NotJson(_) => 3,
@@ -193,6 +193,7 @@ impl Error {
             Self::EtagInvalid(_) => Self::EtagInvalid(text),
             Self::NotJson(_) => Self::NotJson(text),
             Self::Unavailable(_) => Self::Unavailable(text),
+            Self::Exhausted(_) => Self::Exhausted(text),
             _ => Self::Failed(text),
         }
     }
@@ -230,6 +231,9 @@ pub enum Error {
     /// The store cannot be reached, or not just now.
     #[error("{0}")]
     Unavailable(String),
+    /// There is no room for it, in the store or on the way to it.
+    #[error("{0}")]
+    Exhausted(String),
     /// The store failed.
     #[error("{0}")]
     Failed(String),
@@ -238,6 +242,11 @@ pub enum Error {
 /// What a server says, as a failure of the store.
 impl<F: Failure> From<F> for Error {
     fn from(failure: F) -> Self {
-        if failure.is_passing() { Self::Unavailable(failure.to_string()) } else { Self::Failed(failure.to_string()) }
+        let text = failure.to_string();
+        match failure {
+            _ if failure.is_exhausted() => Self::Exhausted(text),
+            _ if failure.is_passing() => Self::Unavailable(text),
+            _ => Self::Failed(text),
+        }
     }
 }
