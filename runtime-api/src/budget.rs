@@ -68,6 +68,12 @@ impl Budget {
         self.0.limit.load(Ordering::Relaxed)
     }
 
+    /// The most that one message of a server may take of it: as much as one of an app, and what stands around that.
+    pub fn part(&self) -> usize {
+        const AROUND: usize = 64 << 10;
+        (self.limit() / 4).saturating_add(AROUND)
+    }
+
     /// A share of the budget that has nothing yet.
     pub fn share(&self) -> Held {
         Held { budget: self.clone(), bytes: 0 }

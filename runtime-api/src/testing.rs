@@ -43,6 +43,8 @@ struct Shared {
     calls: RefCell<VecDeque<(String, Call)>>,
     requests: RefCell<VecDeque<(String, Request)>>,
     area: RefCell<HashMap<String, (Bytes, u32)>>,
+    /// How many bytes were ever written to the area.
+    written: Cell<usize>,
     writes_left: Cell<Option<usize>>,
     random: Cell<u64>,
     metrics: RefCell<Vec<(String, u64)>>,
@@ -126,6 +128,21 @@ impl World {
     /// How many bytes the values of the shared area have.
     pub fn shared_bytes(&self) -> usize {
         self.0.area.borrow().values().map(|(value, _)| value.len()).sum()
+    }
+
+    /// How many bytes have been written to the shared area so far.
+    pub fn shared_bytes_written(&self) -> usize {
+        self.0.written.get()
+    }
+
+    /// What comes after this one, where all workers have ended and nothing is left but the shared area and the time.
+    #[must_use]
+    pub fn successor(&self) -> Self {
+        let next = Self::default();
+        next.0.area.replace(self.0.area.borrow().clone());
+        next.0.now.set(self.0.now.get());
+        next.0.random.set(self.0.random.get());
+        next
     }
 
     /// How many timers wait.
@@ -490,6 +507,7 @@ impl Proxy for World {
             return Err(Changed);
         }
         let current = known.unwrap_or_default();
+        self.0.written.set(self.0.written.get() + value.len());
         shared.insert(key.to_owned(), (Bytes::copy_from_slice(value), current + 1));
         Ok(())
     }

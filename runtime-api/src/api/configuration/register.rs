@@ -1,7 +1,8 @@
 //! The subscriptions of Dapr's API that are open, of all workers, so that any of them can end each.
 //!
 //! The ids lie in the shared area, spread over a few values. To end a subscription is to take its id out, which any
-//! worker can; one more value changes with it, and that the worker of the stream looks at from time to time.
+//! worker can; one more value changes with it, and that the worker of the stream looks at from time to time. Beside each
+//! id stands when its worker last renewed it: what nobody renews is of a worker that has ended, and is dropped.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -9,7 +10,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use uuid::{Builder, Uuid};
 
@@ -21,6 +22,11 @@ const BUCKETS: u8 = 16;
 const LOOK: Duration = Duration::from_millis(50);
 /// The length of an id.
 const ID: usize = 16;
+/// The same with the time of its renewal behind it, in seconds since 1970.
+const RECORD: usize = ID + 4;
+/// How often a worker renews its ids, and for how long others take them for open.
+const RENEWAL: Duration = Duration::from_secs(600);
+const LONGEST: u32 = 3600;
 
 /// The subscriptions to one store.
 pub(super) struct Register {
@@ -41,7 +47,7 @@ impl fmt::Debug for Register {
 
 impl Register {
     pub(super) fn new(proxy: Rc<dyn Proxy>, store: &str) -> Self {
-        let prefix = format!("configuration/{store}/subscriptions/");
+        let prefix = format!("configuration/{store}/subscriptions/2/"); // the number is that of the layout
         let ended = format!("{prefix}ended");
         shared_init(&*proxy, &ended);
         (0..BUCKETS).for_each(|number| shared_init(&*proxy, &format!("{prefix}{number}")));
@@ -54,8 +60,11 @@ impl Register {
         self.proxy.random(&mut random);
         let id = Builder::from_random_bytes(random).into_uuid();
         self.own.borrow_mut().insert(id, None);
-        self.change(id, |ids| {
+        let now = self.seconds();
+        self.change(self.bucket(id), |ids| {
+            drop_forgotten(ids, now);
             ids.extend_from_slice(id.as_bytes());
+            ids.extend_from_slice(&now.to_be_bytes());
             true
         });
         if !self.looking.replace(true) {
@@ -94,18 +103,41 @@ impl Register {
 
     /// Takes an id out; false if it was not there.
     fn take(&self, id: Uuid) -> bool {
-        self.change(id, |ids| match position(ids, id) {
+        self.change(self.bucket(id), |ids| match position(ids, id) {
             Some(at) => {
-                ids.drain(at..at + ID);
+                ids.drain(at..at + RECORD);
                 true
             }
             None => false,
         })
     }
 
-    /// Changes the ids among which this one is or is to be, unless `change` says that there is nothing to do.
-    fn change(&self, id: Uuid, change: impl Fn(&mut Vec<u8>) -> bool) -> bool {
-        let name = self.bucket(id);
+    /// Renews the ids of this worker that are still there.
+    fn renew(&self) {
+        let now = self.seconds();
+        let own = self.own.borrow();
+        for number in 0..BUCKETS {
+            self.change(format!("{}{number}", self.prefix), |ids| {
+                drop_forgotten(ids, now);
+                for record in ids.chunks_exact_mut(RECORD) {
+                    if let Some((id, time)) = record.split_first_chunk_mut::<ID>()
+                        && own.contains_key(&Uuid::from_bytes(*id))
+                    {
+                        time.copy_from_slice(&now.to_be_bytes());
+                    }
+                }
+                true
+            });
+        }
+    }
+
+    fn seconds(&self) -> u32 {
+        let since = self.proxy.wall_clock().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
+    }
+
+    /// Changes the ids in a bucket, unless `change` says that there is nothing to do.
+    fn change(&self, name: String, change: impl Fn(&mut Vec<u8>) -> bool) -> bool {
         while let Some((bytes, version)) = self.proxy.shared_get(&name) {
             let mut ids = bytes.to_vec();
             if !change(&mut ids) {
@@ -126,7 +158,12 @@ impl Register {
     /// Looks whether other workers have ended subscriptions of this one, for as long as it has any.
     async fn look(self: Rc<Self>) {
         let mut seen = None;
+        let mut renewed = self.proxy.now();
         loop {
+            if self.proxy.now().saturating_sub(renewed) >= RENEWAL {
+                renewed = self.proxy.now();
+                self.renew();
+            }
             let version: Option<Version> = self.proxy.shared_get(&self.ended).map(|(_, version)| version);
             if version != seen {
                 seen = version;
@@ -149,7 +186,19 @@ impl Register {
 
 /// Where an id is in the row of ids.
 fn position(ids: &[u8], id: Uuid) -> Option<usize> {
-    ids.chunks_exact(ID).position(|other| other == id.as_bytes()).map(|at| at * ID)
+    ids.chunks_exact(RECORD).position(|other| other.starts_with(id.as_bytes())).map(|at| at * RECORD)
+}
+
+/// Drops what no worker has renewed.
+fn drop_forgotten(ids: &mut Vec<u8>, now: u32) {
+    let mut kept = Vec::with_capacity(ids.len() + RECORD);
+    for record in ids.chunks_exact(RECORD) {
+        let time = record.last_chunk().map_or(0, |time| u32::from_be_bytes(*time));
+        if now.abs_diff(time) < LONGEST {
+            kept.extend_from_slice(record);
+        }
+    }
+    *ids = kept;
 }
 
 /// An open subscription. Dropping it takes it out of the register.

@@ -70,6 +70,7 @@ fn code_of(cause: &configuration::Error, otherwise: Code) -> Code {
         configuration::Error::Invalid(_) => Code::InvalidArgument,
         configuration::Error::Unsupported(_) => Code::Unimplemented,
         configuration::Error::Unavailable(_) => Code::Unavailable,
+        configuration::Error::Exhausted(_) => Code::ResourceExhausted,
         configuration::Error::Failed(_) => otherwise,
     }
 }

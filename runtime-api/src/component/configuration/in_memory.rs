@@ -1,9 +1,10 @@
 //! Configuration in the memory of Envoy, one store for all workers: for development and tests.
 //!
-//! All of it is one value in the shared area, changed by compare-and-swap, with the last changes at its end: a worker
-//! that has subscribers looks at it from time to time and tells them what was written since.
+//! All of it is one value in the shared area, changed by compare-and-swap, with the last changes at its end. A worker that
+//! has subscribers tells them what was written since; when to look it knows from a small value that changes with each
+//! write.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::rc::Rc;
@@ -33,6 +34,8 @@ pub const DRIVER: Driver = Driver {
 
 /// How soon a worker sees what another has written.
 const LOOK: Duration = Duration::from_millis(20);
+/// After so many looks at the small value it looks at all, in case a worker ended between its write and telling of it.
+const LOOKS: u32 = 250;
 /// A bound, since all of it is written anew with each change.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 /// How many changes are kept for workers that have not looked yet, and how many bytes of them.
@@ -44,8 +47,12 @@ pub struct InMemory {
     proxy: Rc<dyn Proxy>,
     /// The name of its value in the shared area.
     name: String,
+    /// The name of the small value that changes with it.
+    mark: String,
     /// The value as it was last read.
     read: RefCell<Option<(Version, Rc<Content>)>>,
+    /// The number of this worker's last write.
+    own: Cell<u64>,
     /// The watch of this worker, which need not wait for what this worker writes.
     watch: RefCell<Option<Waker>>,
 }
@@ -109,11 +116,26 @@ impl InMemory {
     fn new(environment: &Environment) -> Self {
         let Environment { proxy, component, .. } = environment;
         let name = format!("configuration.in-memory/{}", component.name);
+        let mark = format!("{name}/changed");
         shared_init(&**proxy, &name);
-        Self { proxy: Rc::clone(proxy), name, read: RefCell::default(), watch: RefCell::default() }
+        shared_init(&**proxy, &mark);
+        let (read, own, watch) = (RefCell::default(), Cell::new(0), RefCell::default());
+        Self { proxy: Rc::clone(proxy), name, mark, read, own, watch }
     }
 
-    /// What there is now, read only if it has changed.
+    /// What changes with each write.
+    fn mark(&self) -> Option<Version> {
+        self.proxy.shared_get(&self.mark).map(|(_, version)| version)
+    }
+
+    /// Tells that something was written. Another worker that does so at the same time does it for both.
+    fn tell(&self, sequence: u64) {
+        if let Some((_, version)) = self.proxy.shared_get(&self.mark) {
+            let _ = self.proxy.shared_set(&self.mark, &sequence.to_be_bytes(), Some(version));
+        }
+    }
+
+    /// What there is now, decoded only if it has changed.
     fn content(&self) -> (Version, Rc<Content>) {
         let Some((bytes, version)) = self.proxy.shared_get(&self.name) else {
             return (Version(u32::MAX), Rc::default());
@@ -150,12 +172,14 @@ impl InMemory {
             next.trim();
             let bytes = next.encode_to_vec();
             if bytes.len() > MOST_BYTES {
-                return Err(Error::Failed(format!("no more than {MOST_BYTES} bytes of configuration fit into memory")));
+                return Err(Error::Exhausted(format!("no more than {MOST_BYTES} bytes of configuration fit into memory")));
             }
             if version == Version(u32::MAX) {
                 return Err(Error::Failed("the shared area has no value for this store".to_owned()));
             }
             if self.proxy.shared_set(&self.name, &bytes, Some(version)).is_ok() {
+                self.tell(next.sequence);
+                self.own.set(next.sequence);
                 let waker = self.watch.borrow_mut().take();
                 if let Some(waker) = waker {
                     waker.wake();
@@ -179,7 +203,7 @@ impl InMemory {
     /// Waits until this worker has written.
     async fn written(&self, since: u64) {
         poll_fn(|context| {
-            if self.content().1.sequence != since {
+            if self.own.get() > since {
                 return Poll::Ready(());
             }
             *self.watch.borrow_mut() = Some(context.waker().clone());
@@ -264,15 +288,22 @@ impl Store for InMemory {
 
     async fn watch(&self, feed: &Feed) -> Error {
         let (mut seen, mut wanted) = (self.content().1.sequence, None);
+        let (mut known, mut looks) = (None, 0);
         loop {
-            let (_, content) = self.content();
-            if content.sequence != seen {
-                match content.since(seen) {
-                    Some(writes) => writes.into_iter().for_each(|changes| feed.deliver_if_new(changes)),
-                    None => feed.topics().iter().for_each(|topic| feed.read(topic, self.items(topic))),
+            // Read before what it tells of, so that nothing is missed.
+            let mark = self.mark();
+            if mark != known || looks >= LOOKS || self.own.get() > seen {
+                (known, looks) = (mark, 0);
+                let (_, content) = self.content();
+                if content.sequence != seen {
+                    match content.since(seen) {
+                        Some(writes) => writes.into_iter().for_each(|changes| feed.deliver_if_new(changes)),
+                        None => feed.topics().iter().for_each(|topic| feed.read(topic, self.items(topic))),
+                    }
+                    seen = content.sequence;
                 }
-                seen = content.sequence;
             }
+            looks += 1;
             // After what was written before: who subscribes now knows that.
             if let Some(wanted) = wanted.take().or_else(|| feed.take_wanted()) {
                 for topic in &wanted.added {

@@ -119,6 +119,9 @@ pub enum Error {
     /// The store cannot be reached, or not just now.
     #[error("{0}")]
     Unavailable(String),
+    /// There is no room for it.
+    #[error("{0}")]
+    Exhausted(String),
     /// The store failed.
     #[error("{0}")]
     Failed(String),

@@ -3,8 +3,8 @@
 //! twice; a segment that is lost, since Envoy ended or the reply of the store did not come, is skipped.
 //!
 //! Segments lie in buckets by the hash of their key. Their number is bounded: the key that was used least recently makes
-//! room, and the rest of its segment is skipped too. The name of a bucket depends on all settings of the component: ids
-//! of one server are never taken for those of another.
+//! room, and the rest of its segment is skipped too. A bucket tells for which settings of the component its segments are, and
+//! is empty for others: ids of one server are never taken for those of another.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -37,6 +37,8 @@ struct Area {
     store: Rc<dyn Store>,
     component: String,
     prefix: String,
+    /// What tells these settings of the component from others.
+    origin: String,
     step: u32,
     prefetch: u64,
     /// What this worker fetches right now, by key: all calls that need it wait for the same.
@@ -50,6 +52,9 @@ type Fetch = Shared<LocalBoxFuture<'static, Result<(), Error>>>;
 struct Bucket {
     #[prost(message, repeated, tag = "1")]
     entries: Vec<Entry>,
+    /// Of which settings they are.
+    #[prost(string, tag = "2")]
+    origin: String,
 }
 
 /// The segments of a key: the ids from `next` to `to`, and then those of the reserve. An empty one begins after its end.
@@ -129,7 +134,8 @@ impl Segments {
             proxy: Rc::clone(proxy),
             store,
             component: component.name.clone(),
-            prefix: format!("sequencer/{}/{:x}/{}/", component.name, settings.fingerprint(), component.cluster),
+            prefix: format!("sequencer/{}/2/", component.name), // the number is that of the layout
+            origin: format!("{:x}/{}", settings.fingerprint(), component.cluster),
             step: settings.whole("segmentStep").and_then(|step| step.try_into().ok()).unwrap_or(10_000),
             prefetch: settings.whole("segmentPrefetch").and_then(|left| left.try_into().ok()).unwrap_or(1000),
             fetching: RefCell::default(),
@@ -227,7 +233,11 @@ impl Area {
 
     fn bucket(&self, name: &str) -> (Bucket, Version) {
         let (bytes, version) = self.proxy.shared_get(name).unwrap_or(MISSING);
-        (Bucket::decode(bytes).unwrap_or_default(), version)
+        let bucket = Bucket::decode(bytes).unwrap_or_default();
+        if bucket.origin == self.origin {
+            return (bucket, version);
+        }
+        (Bucket { entries: Vec::new(), origin: self.origin.clone() }, version)
     }
 
     fn millis(&self) -> u64 {

@@ -8,15 +8,16 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures::channel::oneshot;
 use futures::future::{LocalBoxFuture, try_join3};
-use redis_protocol::resp2::decode::decode_bytes_mut;
-
+use super::incoming::Incoming;
 use super::{Error, Reply, encode, refusal};
+use crate::budget::{Budget, Held};
 use crate::proxy::{Proxy, Stream};
 
 /// Commands that may wait for replies on one connection. A server that keeps up has a few hundred at most; more
 /// would only fill memory.
 const MOST_WAITING: usize = 16 * 1024;
-/// The same in bytes of commands.
+/// The same in bytes of commands. What is asked for when fewer wait may be larger than that: it is bounded by what an app
+/// may ask for.
 const MOST_WAITING_BYTES: usize = 64 * 1024 * 1024;
 
 /// Writes that may wait for replies at the same time. What is asked for meanwhile goes out together with the next:
@@ -34,6 +35,7 @@ pub(super) struct Connection {
     flights: RefCell<VecDeque<u64>>,
     waiting: RefCell<VecDeque<Waiting>>,
     waiting_bytes: Cell<usize>,
+    budget: Budget,
     /// Exchanges begun and ended, and chunks received: what the watch goes by.
     begun: Cell<u64>,
     ended: Cell<u64>,
@@ -48,10 +50,11 @@ struct Waiting {
     replies: Vec<Reply>,
     wanted: usize,
     bytes: usize,
+    _held: Held,
 }
 
 impl Connection {
-    pub(super) fn new(stream: Box<dyn Stream>) -> Self {
+    pub(super) fn new(stream: Box<dyn Stream>, budget: &Budget) -> Self {
         Self {
             stream,
             open: Cell::new(false),
@@ -59,6 +62,7 @@ impl Connection {
             flights: RefCell::default(),
             waiting: RefCell::default(),
             waiting_bytes: Cell::new(0),
+            budget: budget.clone(),
             begun: Cell::new(0),
             ended: Cell::new(0),
             received: Cell::new(0),
@@ -78,12 +82,19 @@ impl Connection {
             encode(&mut held, words);
         }
         let (count, bytes) = (self.waiting.borrow().len(), held.len() - before);
-        if count >= MOST_WAITING || self.waiting_bytes.get() + bytes > MOST_WAITING_BYTES {
+        if count >= MOST_WAITING || self.waiting_bytes.get() > MOST_WAITING_BYTES {
             held.truncate(before);
             return Err(Error::Busy(count));
         }
+        let room = match self.budget.reserve(bytes) {
+            Ok(room) => room,
+            Err(exhausted) => {
+                held.truncate(before);
+                return Err(Error::Full(exhausted));
+            }
+        };
         drop(held);
-        let answer = self.wait(commands.len(), bytes);
+        let answer = self.wait(commands.len(), bytes, room);
         self.launch();
         Ok(answer)
     }
@@ -97,11 +108,17 @@ impl Connection {
         }
     }
 
-    fn wait(&self, wanted: usize, bytes: usize) -> Answer {
+    fn wait(&self, wanted: usize, bytes: usize, held: Held) -> Answer {
         let (caller, answer) = oneshot::channel();
         self.begun.set(self.begun.get() + 1);
         self.waiting_bytes.set(self.waiting_bytes.get() + bytes);
-        self.waiting.borrow_mut().push_back(Waiting { caller, replies: Vec::with_capacity(wanted), wanted, bytes });
+        self.waiting.borrow_mut().push_back(Waiting {
+            caller,
+            replies: Vec::with_capacity(wanted),
+            wanted,
+            bytes,
+            _held: held,
+        });
         Answer(answer)
     }
 
@@ -134,7 +151,7 @@ impl Connection {
             encode(&mut commands, &words.iter().map(Vec::as_slice).collect::<Vec<_>>());
         }
         let held_back = std::mem::take(&mut *self.waiting.borrow_mut());
-        let answer = self.wait(login.len(), commands.len());
+        let answer = self.wait(login.len(), commands.len(), self.budget.share());
         self.waiting.borrow_mut().extend(held_back);
         self.stream.send(&commands);
         let replies = answer.await.map_err(|error| error.to_string())?;
@@ -149,14 +166,12 @@ impl Connection {
     }
 
     async fn receive(&self) -> Result<std::convert::Infallible, String> {
-        let mut buffer = BytesMut::new();
+        let mut incoming = Incoming::new(&self.budget);
         loop {
             let bytes = self.stream.receive().await.map_err(|closed| closed.to_string())?;
             self.received.set(self.received.get() + 1);
-            buffer.extend_from_slice(&bytes);
-            while let Some((reply, _, _)) =
-                decode_bytes_mut(&mut buffer).map_err(|error| format!("what came is not RESP: {error}"))?
-            {
+            incoming.add(&bytes);
+            while let Some(reply) = incoming.next()? {
                 self.answer(reply)?;
             }
             self.launch();

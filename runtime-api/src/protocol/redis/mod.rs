@@ -6,6 +6,7 @@
 //! back-off has passed; until then calls fail at once instead of queueing up behind a server that is not there.
 
 mod connection;
+mod incoming;
 mod subscriber;
 
 use std::cell::{Cell, RefCell};
@@ -17,6 +18,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use redis_protocol::resp2::types::BytesFrame;
 
 use crate::backoff::backoff;
+use crate::budget::Exhausted;
 use crate::metrics::metric_part;
 use crate::protocol::Failure;
 use crate::proxy::{Instant, Level, Metric, Proxy};
@@ -38,6 +40,9 @@ pub enum Error {
     /// Too many commands wait for their replies already.
     #[error("{0} commands wait for redis already")]
     Busy(usize),
+    /// There is no room to keep the command.
+    #[error(transparent)]
+    Full(Exhausted),
     /// The server refused the command.
     #[error("redis says: {0}")]
     Refused(String),
@@ -57,10 +62,14 @@ impl Failure for Error {
     fn is_passing(&self) -> bool {
         const PASSING: [&str; 6] = ["LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY"];
         match self {
-            Self::Unreachable(_) | Self::Lost(_) | Self::Busy(_) => true,
+            Self::Unreachable(_) | Self::Lost(_) | Self::Busy(_) | Self::Full(_) => true,
             Self::Refused(text) => PASSING.iter().any(|word| text.split(' ').next() == Some(word)),
             Self::Unexpected(_) => false,
         }
+    }
+
+    fn is_exhausted(&self) -> bool {
+        matches!(self, Self::Full(_))
     }
 }
 
@@ -165,7 +174,7 @@ impl Client {
         {
             return Err(Error::Unreachable(why.clone()));
         }
-        let connection = Rc::new(Connection::new(shared.proxy.connect(&shared.cluster)));
+        let connection = Rc::new(Connection::new(shared.proxy.connect(&shared.cluster), shared.proxy.budget()));
         *shared.connection.borrow_mut() = Some(Rc::clone(&connection));
         let client = self.clone();
         let serving = Rc::clone(&connection);

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::{Either, select};
-use redis_protocol::resp2::decode::decode_bytes_mut;
 
+use super::incoming::Incoming;
 use super::{Error, Reply, encode, refusal};
 use crate::proxy::{Proxy, Stream};
 
@@ -35,7 +35,7 @@ pub struct Subscriber {
     stream: Box<dyn Stream>,
     proxy: Rc<dyn Proxy>,
     patience: Duration,
-    buffer: RefCell<BytesMut>,
+    incoming: RefCell<Incoming>,
     /// Counts what came: what the watch goes by.
     received: Cell<u64>,
 }
@@ -47,7 +47,8 @@ impl Subscriber {
         login: &[Vec<Vec<u8>>],
         patience: Duration,
     ) -> Result<Self, Error> {
-        let subscriber = Self { stream, proxy, patience, buffer: RefCell::default(), received: Cell::new(0) };
+        let incoming = RefCell::new(Incoming::new(proxy.budget()));
+        let subscriber = Self { stream, proxy, patience, incoming, received: Cell::new(0) };
         let late = subscriber.proxy.sleep(patience);
         match select(Box::pin(subscriber.log_in(login)), late).await {
             Either::Left((outcome, _)) => outcome?,
@@ -126,15 +127,13 @@ impl Subscriber {
 
     async fn reply(&self) -> Result<Reply, Error> {
         loop {
-            let decoded = decode_bytes_mut(&mut self.buffer.borrow_mut());
-            match decoded {
-                Ok(Some((reply, _, _))) => return Ok(reply),
-                Ok(None) => {}
-                Err(error) => return Err(Error::Lost(format!("what came is not RESP: {error}"))),
+            let next = self.incoming.borrow_mut().next();
+            if let Some(reply) = next.map_err(Error::Lost)? {
+                return Ok(reply);
             }
             let bytes = self.stream.receive().await.map_err(|closed| Error::Lost(closed.to_string()))?;
             self.received.set(self.received.get() + 1);
-            self.buffer.borrow_mut().extend_from_slice(&bytes);
+            self.incoming.borrow_mut().add(&bytes);
         }
     }
 }
