@@ -200,6 +200,11 @@ impl Host {
 
     /// What a server has sent, unless there is no room for it.
     fn counted(&self, buffer: Buffer, size: usize) -> Answer<Bytes> {
+        // Shorter ones go on at once to whoever waits for them.
+        const LARGE: usize = 256 << 10;
+        if size < LARGE {
+            return Ok(abi::bytes(buffer, size).unwrap_or_default().into());
+        }
         let full = |exhausted: Exhausted| Closed::unavailable(exhausted.to_string());
         // Before it is copied, which ends the VM where there is no memory for it.
         drop(self.0.budget.reserve(size).map_err(full)?);

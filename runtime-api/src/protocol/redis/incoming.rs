@@ -12,6 +12,10 @@ const MOST_NESTED: usize = 8;
 /// The shortest reply, such as `+\r\n`.
 const SHORTEST: usize = 3;
 
+/// What is shorter is not counted: there is one such reply at a time on a connection, and calls of those who hold little
+/// go on when others have filled the memory.
+const SHORT: usize = 64 << 10;
+
 /// The part of a stream that is no whole reply yet.
 #[derive(Debug)]
 pub(super) struct Incoming {
@@ -48,13 +52,14 @@ impl Incoming {
                 ));
             }
             self.needed = length;
-            self.held.resize(length).map_err(|exhausted| exhausted.to_string())?;
+            let counted = if length > SHORT { length } else { 0 };
+            self.held.resize(counted).map_err(|exhausted| exhausted.to_string())?;
             self.buffer.reserve(length - self.buffer.len());
             return Ok(None);
         }
         self.needed = 0;
         let decoded = decode_bytes_mut(&mut self.buffer).map_err(|error| format!("what came is not RESP: {error}"))?;
-        self.held.resize(self.buffer.len()).map_err(|exhausted| exhausted.to_string())?;
+        self.held.shrink(usize::MAX);
         Ok(decoded.map(|(reply, _, _)| reply))
     }
 }
