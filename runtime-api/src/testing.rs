@@ -45,6 +45,8 @@ struct Shared {
     area: RefCell<HashMap<String, (Bytes, u32)>>,
     /// How many bytes were ever written to the area.
     written: Cell<usize>,
+    /// How many were read.
+    read: Cell<usize>,
     writes_left: Cell<Option<usize>>,
     random: Cell<u64>,
     metrics: RefCell<Vec<(String, u64)>>,
@@ -133,6 +135,16 @@ impl World {
     /// How many bytes have been written to the shared area so far.
     pub fn shared_bytes_written(&self) -> usize {
         self.0.written.get()
+    }
+
+    /// How many bytes have been read from the shared area so far.
+    pub fn shared_bytes_read(&self) -> usize {
+        self.0.read.get()
+    }
+
+    /// How many names the shared area has.
+    pub fn shared_names(&self) -> usize {
+        self.0.area.borrow().len()
     }
 
     /// What comes after this one, where all workers have ended and nothing is left but the shared area and the time.
@@ -490,7 +502,9 @@ impl Proxy for World {
     }
 
     fn shared_get(&self, key: &str) -> Option<(Bytes, Version)> {
-        self.0.area.borrow().get(key).map(|(value, version)| (value.clone(), Version(*version)))
+        let found = self.0.area.borrow().get(key).map(|(value, version)| (value.clone(), Version(*version)))?;
+        self.0.read.set(self.0.read.get() + found.0.len());
+        Some(found)
     }
 
     fn shared_set(&self, key: &str, value: &[u8], version: Option<Version>) -> Result<(), Changed> {
