@@ -37,8 +37,7 @@ async fn get(client: &Client, store: &str, key: &str) -> Result<Bytes, Status> {
 }
 
 async fn bulk(client: &Client, keys: Vec<String>) -> Result<dapr::GetBulkStateResponse, Status> {
-    let request =
-        dapr::GetBulkStateRequest { store_name: "mem".into(), keys, parallelism: 128, ..Default::default() };
+    let request = dapr::GetBulkStateRequest { store_name: "mem".into(), keys, parallelism: 128, ..Default::default() };
     client.get_bulk_state(request).await
 }
 
@@ -178,7 +177,8 @@ async fn a_server_that_announces_a_value_without_measure_is_left() {
                 let mut buffer = vec![0; 65_536];
                 while let Ok(length @ 1..) = stream.read(&mut buffer).await {
                     let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-                    let answer = if text.contains("PING") { "+PONG\r\n" } else { "*4\r\n$4\r\ndata\r\n$1300000000\r\n" };
+                    let answer =
+                        if text.contains("PING") { "+PONG\r\n" } else { "*4\r\n$4\r\ndata\r\n$1300000000\r\n" };
                     if stream.write_all(answer.as_bytes()).await.is_err() {
                         return;
                     }
@@ -205,9 +205,11 @@ async fn a_server_that_announces_a_value_without_measure_is_left() {
 #[tokio::test]
 async fn a_large_value_is_written_or_refused_and_never_busy() {
     let redis = Redis::start(Options::default()).await;
-    let config = config()
-        .set("limits", json!({"maxRequestBytes": 100 << 20, "timeout": "60s"}))
-        .component("statestore", "state.redis", &[("redisHost", &redis.address())]);
+    let config = config().set("limits", json!({"maxRequestBytes": 100 << 20, "timeout": "60s"})).component(
+        "statestore",
+        "state.redis",
+        &[("redisHost", &redis.address())],
+    );
     let envoy = Envoy::start(config).await;
     let client = envoy.client(Dialect::Dapr).await;
     save(&client, "statestore", "huge", 70 << 20).await.unwrap();

@@ -1,6 +1,6 @@
 //! What a worker holds has a bound, and what an app or a server makes large ends with a status and not with the worker.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // a test ends by a panic
+#![allow(clippy::unwrap_used, clippy::panic)] // a test ends by a panic
 
 mod support;
 
@@ -46,8 +46,7 @@ fn bulk(world: &World, worker: &Rc<Runtime>, keys: Vec<String>) -> Started<Reply
 }
 
 fn transaction(world: &World, worker: &Rc<Runtime>, items: Vec<StateItem>) -> Started<Reply> {
-    let operation =
-        |item| dapr::TransactionalStateOperation { operation_type: "upsert".into(), request: Some(item) };
+    let operation = |item| dapr::TransactionalStateOperation { operation_type: "upsert".into(), request: Some(item) };
     let request = dapr::ExecuteStateTransactionRequest {
         store_name: "s".into(),
         operations: items.into_iter().map(operation).collect(),
@@ -74,7 +73,7 @@ fn all_requests_on_their_way_in_have_one_bound() {
     let refused = loop {
         assert!(bodies.len() < 10, "none is refused");
         let mut body = worker.body();
-        let frame = [&[0, 0, 0x80, 0, 0][..], &[0; 1 << 20]].concat(); // of a message of 8 MiB
+        let frame = [&[0, 0, 0x80, 0, 0][..], &vec![0; 1 << 20]].concat(); // of a message of 8 MiB
         let mut wanted = true;
         for _ in 0..7 {
             wanted &= worker.take(&mut body, frame.clone(), true);
@@ -116,7 +115,7 @@ fn what_streams_have_sent_and_nobody_has_handled_is_counted() {
     let talks: Vec<_> = (0..10)
         .map(|_| {
             let talk = worker.conversation(&head).unwrap();
-            talk.receive(&[&[0, 0, 0x80, 0, 0][..], &[0; 7 << 20]].concat());
+            talk.receive(&[&[0, 0, 0x80, 0, 0][..], &vec![0; 7 << 20]].concat());
             talk
         })
         .collect();

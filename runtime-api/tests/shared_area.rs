@@ -51,7 +51,8 @@ fn subscriptions_of_workers_that_have_ended_are_forgotten() {
     // What is renewed stays.
     let id = next(&stays).id;
     let request = dapr::UnsubscribeConfigurationRequest { store_name: "s".into(), id };
-    let ended = call(&world, &worker(&world, &configuration()), &format!("{DAPR}/UnsubscribeConfigurationAlpha1"), &request);
+    let ended =
+        call(&world, &worker(&world, &configuration()), &format!("{DAPR}/UnsubscribeConfigurationAlpha1"), &request);
     assert!(message::<dapr::UnsubscribeConfigurationResponse>(&ended).ok);
     world.advance(Duration::from_millis(100));
     assert!(stays.status().is_some());

@@ -12,7 +12,7 @@ use prost::encoding::{DecodeContext, decode_key, skip_field};
 use tonic::{Code, Status};
 
 use super::route::Route;
-use crate::budget::{Buffer, Budget, Exhausted};
+use crate::budget::{Budget, Buffer, Exhausted};
 use crate::config::{Limits, Secret};
 
 /// The bytes in front of each message: whether it is compressed, and its length.
@@ -412,12 +412,12 @@ mod tests {
     #[test]
     fn what_is_inflated_is_counted() {
         let intake = Intake { bytes: 1 << 20, items: 10, budget: Budget::default() };
-        let plain = message(gzip(&[1; 500_000]), Some("gzip"), &intake).unwrap();
+        let plain = message(gzip(&vec![1; 500_000]), Some("gzip"), &intake).unwrap();
         assert!(intake.budget.held() >= 500_000);
         drop(plain);
         assert_eq!(intake.budget.held(), 0);
         intake.budget.set_limit(100_000);
-        let status = message(gzip(&[1; 500_000]), Some("gzip"), &intake).unwrap_err();
+        let status = message(gzip(&vec![1; 500_000]), Some("gzip"), &intake).unwrap_err();
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert!(status.message().contains("limits.maxMemoryBytes"), "{status}");
         assert_eq!(intake.budget.held(), 0);

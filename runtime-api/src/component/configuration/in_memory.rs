@@ -172,7 +172,9 @@ impl InMemory {
             next.trim();
             let bytes = next.encode_to_vec();
             if bytes.len() > MOST_BYTES {
-                return Err(Error::Exhausted(format!("no more than {MOST_BYTES} bytes of configuration fit into memory")));
+                return Err(Error::Exhausted(format!(
+                    "no more than {MOST_BYTES} bytes of configuration fit into memory"
+                )));
             }
             if version == Version(u32::MAX) {
                 return Err(Error::Failed("the shared area has no value for this store".to_owned()));

@@ -168,7 +168,8 @@ impl Area {
                 return Err(refused);
             }
             if plan.bytes > self.most && plan.bytes > journal.bytes {
-                let text = format!("the store is full: its items may have {} bytes, the limit set by maxBytes", self.most);
+                let text =
+                    format!("the store is full: its items may have {} bytes, the limit set by maxBytes", self.most);
                 return Err((0, Error::Exhausted(text)));
             }
             if plan.steps.is_empty() {

@@ -5,13 +5,13 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use futures::channel::oneshot;
-use futures::future::{LocalBoxFuture, try_join3};
 use super::incoming::Incoming;
 use super::{Error, Reply, encode, refusal};
 use crate::budget::{Budget, Held};
 use crate::proxy::{Proxy, Stream};
+use bytes::BytesMut;
+use futures::channel::oneshot;
+use futures::future::{LocalBoxFuture, try_join3};
 
 /// Commands that may wait for replies on one connection. A server that keeps up has a few hundred at most; more
 /// would only fill memory.
