@@ -164,16 +164,16 @@ impl Area {
                 }
                 self.plan(*number, operations, now, &mut plan);
             }
-            if let Some(refused) = plan.refused {
-                return Err(refused);
-            }
-            if plan.bytes > self.most && plan.bytes > journal.bytes {
+            if plan.refused.is_none() && plan.bytes > self.most && plan.bytes > journal.bytes {
                 let text =
                     format!("the store is full: its items may have {} bytes, the limit set by maxBytes", self.most);
-                return Err((0, Error::Exhausted(text)));
+                plan.refuse(usize::MAX, Error::Exhausted(text)); // it is about no one of them
             }
-            if plan.steps.is_empty() {
-                return Ok(());
+            if plan.refused.is_some() || plan.steps.is_empty() {
+                if reserved.is_some() {
+                    self.put_journal(&Journal { reserved_until: 0, ..journal }, version); // others need not wait any more
+                }
+                return plan.refused.map_or(Ok(()), Err);
             }
             let Plan { steps, bytes, mortal, .. } = plan;
             let next = Journal { sequence: journal.sequence + 1, steps, bytes, mortal, reserved_until: 0 };
