@@ -87,6 +87,14 @@ struct Area {
 /// The operations of a write, by the bucket that they are in, with their places in the request.
 type Work<'a> = BTreeMap<u32, Vec<(usize, &'a Operation)>>;
 
+/// The bucket of a key. Keys that differ in a number at their end differ little in that hash, and are spread here.
+fn bucket_number(key: &str) -> u32 {
+    let hash = bucket_of(key, u32::MAX);
+    let hash = (hash ^ (hash >> 16)).wrapping_mul(0x85eb_ca6b);
+    let hash = (hash ^ (hash >> 13)).wrapping_mul(0xc2b2_ae35); // the last steps of MurmurHash3
+    (hash ^ (hash >> 16)) % BUCKETS
+}
+
 /// What a write will do.
 #[derive(Default)]
 struct Plan {
@@ -126,7 +134,7 @@ impl Area {
     async fn write(self: &Rc<Self>, operations: &[Operation]) -> Result<(), Error> {
         let mut work = Work::new();
         for (place, operation) in operations.iter().enumerate() {
-            let bucket = bucket_of(key_of(operation), BUCKETS);
+            let bucket = bucket_number(key_of(operation));
             work.entry(bucket).or_default().push((place, operation));
         }
         self.commit(&work).await.map_err(|(place, error)| match operations {
@@ -334,7 +342,7 @@ impl Store for InMemory {
         let area = &self.0;
         let now = millis(area.proxy.wall_clock());
         let (journal, _) = area.journal();
-        let (bucket, _) = area.bucket(bucket_of(key, BUCKETS));
+        let (bucket, _) = area.bucket(bucket_number(key));
         // What is decided and not carried out yet.
         let pending = journal.steps.into_iter().rev().filter(|_| bucket.sequence < journal.sequence);
         let all: usize = bucket.entries.iter().map(|entry| entry.data.len()).sum();
