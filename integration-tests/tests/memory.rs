@@ -248,6 +248,6 @@ async fn requests_that_do_not_end_are_bounded_together() {
     calls.iter().for_each(tokio::task::JoinHandle::abort);
     drop((calls, connection));
     let client = envoy.client(Dialect::Dapr).await;
-    integration_tests::wait::eventually("there is room again", async || save(&client, "mem", "k", 8 << 20).await).await;
+    integration_tests::wait::eventually("there is room again", async || save(&client, "mem", "k", 4 << 20).await).await;
     envoy.assert_no_filter_crashed().await;
 }
