@@ -105,7 +105,8 @@ fn check(args: &args::Check) -> ExitCode {
         Some(config) if style != Style::Json => {
             let names: Vec<&str> = config.components.iter().map(|component| component.name.as_str()).collect();
             let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            writeln!(out, "ok: app {}, components: {names}", config.app_id)
+            let app = if config.app_id.is_empty() { "without an id" } else { &config.app_id };
+            writeln!(out, "ok: app {app}, components: {names}")
         }
         _ => Ok(()),
     });

@@ -182,6 +182,54 @@ fn sockets_are_told_as_endpoints_and_removed() {
 }
 
 #[test]
+fn a_file_in_the_place_of_a_socket_stays() {
+    let place = Place::with(IN_MEMORY);
+    fs::write(place.file("g"), "precious").unwrap();
+    let listeners = format!("listeners: {{daprGrpc: 'unix://{}'}}\n", place.file("g").display());
+    fs::write(place.file("runtime.yaml"), format!("{IN_MEMORY}{listeners}")).unwrap();
+    let (code, _, errors) = place.run(&[], &["true"]);
+    assert_eq!(code, Some(1));
+    assert!(errors.contains("/g is a file that is no socket, and Envoy would put its socket there"), "{errors}");
+    assert_eq!(fs::read_to_string(place.file("g")).unwrap(), "precious");
+    let nowhere = place.file("nowhere/g").display().to_string();
+    fs::write(place.file("runtime.yaml"), format!("{IN_MEMORY}listeners: {{daprGrpc: 'unix://{nowhere}'}}\n")).unwrap();
+    let (code, _, errors) = place.run(&[], &["true"]);
+    assert_eq!(code, Some(1));
+    assert!(errors.contains(&format!("/nowhere for the socket {nowhere}; make it, or choose another")), "{errors}");
+}
+
+/// Whoever reaches the admin interface can stop Envoy.
+#[test]
+fn the_admin_interface_is_for_nobody_else() {
+    let place = Place::with(IN_MEMORY);
+    let endpoint = |out: &str| {
+        let line = out.lines().find(|line| line.starts_with("Envoy admin")).unwrap();
+        line.split_whitespace().last().unwrap().to_owned()
+    };
+    // The socket's folder is there for as long as the app runs.
+    let script = "stat -c %a \"$TMPDIR\"/envoy-runtime-*; test -S \"$TMPDIR\"/envoy-runtime-*/admin.sock";
+    let (code, out, errors) = place.run(&FREE_PORTS, &["sh", "-c", script]);
+    assert_eq!(code, Some(0), "{out}{errors}");
+    assert!(endpoint(&out).starts_with("unix:///") && endpoint(&out).ends_with("/admin.sock"), "{out}");
+    assert!(out.ends_with("\n700\n"), "{out}");
+    let (code, out, _) = place.run(&[&FREE_PORTS[..], &["--admin-port", "0"]].concat(), &["true"]);
+    assert_eq!(code, Some(0));
+    assert!(endpoint(&out).starts_with("http://127.0.0.1:"), "{out}");
+}
+
+/// A temporary folder far down leaves no room for the name of a socket.
+#[test]
+fn a_long_temporary_folder_is_no_obstacle() {
+    let place = Place::with(IN_MEMORY);
+    let long = place.file("tmp").join("x".repeat(120));
+    fs::create_dir(&long).unwrap();
+    let mut command = place.command(&[&FREE_PORTS[..], &["--", "true"]].concat());
+    let output = command.env("TMPDIR", &long).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(fs::read_dir(&long).unwrap().count(), 0, "files are left");
+}
+
+#[test]
 fn a_signal_ends_both() {
     let place = Place::with(IN_MEMORY);
     for signal in [Signal::TERM, Signal::INT] {

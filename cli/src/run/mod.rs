@@ -8,7 +8,6 @@ mod keeper;
 mod places;
 
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::process::ExitStatus;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
@@ -50,15 +49,11 @@ pub fn run(args: &args::Run, checked: Checked) -> Result<u8, Failure> {
     let Checked { document, secrets, config, admin_given, .. } = checked;
     let Some(mut config) = config else { return Err(Failure::new("the configuration has errors")) };
     let program = envoy::find(args.envoy.as_deref())?;
-    places::settle(&mut config, admin_given)?;
+    let folder = places::folder()?;
+    places::settle(&mut config, admin_given, folder.path())?;
     warn_about_app_port(args);
     let (events, happened) = channel();
     watch_signals(&events)?;
-    let folder = tempfile::Builder::new()
-        .prefix("envoy-runtime-")
-        .permissions(fs::Permissions::from_mode(0o700))
-        .tempdir()
-        .map_err(|error| Failure::new(format!("no temporary folder: {error}")))?;
     filters::extract(folder.path())?;
     let machine = Machine { modules: folder.path(), authorities: envoy::authorities() };
     let bootstrap = folder.path().join("bootstrap.yaml");

@@ -1,30 +1,53 @@
 //! Where the listeners are: free ports, ports that are taken, and what a caller writes to reach them.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::{env, fs};
 
-use runtime_api::config::{Component, Config, Listen};
+use runtime_api::config::{Component, Config, Listen, MAX_SOCKET_PATH};
+use tempfile::TempDir;
 
 use super::columns;
 use crate::Failure;
 
-/// Chooses free ports where none is fixed, and sees that the others are free.
-pub(super) fn settle(config: &mut Config, admin_given: bool) -> Result<(), Failure> {
-    let listeners = &mut config.listeners;
-    if let (false, Listen::Tcp(_, port)) = (admin_given, &mut listeners.admin) {
-        *port = 0;
+/// The socket of Envoy's admin interface in the folder of a run.
+const ADMIN: &str = "admin.sock";
+
+/// A folder for what a run needs, which nobody else on the machine can look into.
+pub(super) fn folder() -> Result<TempDir, Failure> {
+    let make = |parent: &Path| {
+        let mode = fs::Permissions::from_mode(0o700);
+        tempfile::Builder::new().prefix("envoy-runtime-").permissions(mode).tempdir_in(parent)
+    };
+    let failed = |error: io::Error| Failure::new(format!("no temporary folder: {error}"));
+    let folder = make(&env::temp_dir()).map_err(failed)?;
+    if folder.path().join(ADMIN).as_os_str().len() <= MAX_SOCKET_PATH {
+        return Ok(folder);
     }
-    let all = [
-        ("layottoGrpc", "--layotto-port", &mut listeners.layotto_grpc),
-        ("daprGrpc", "--dapr-grpc-port", &mut listeners.dapr_grpc),
-        ("daprHttp", "--dapr-http-port", &mut listeners.dapr_http),
-        ("admin", "--admin-port", &mut listeners.admin),
-    ];
+    make(Path::new("/tmp")).map_err(failed)
+}
+
+/// The flag that sets the port of a listener.
+pub(crate) const FLAGS: [(&str, &str); 4] = [
+    ("layottoGrpc", "--layotto-port"),
+    ("daprGrpc", "--dapr-grpc-port"),
+    ("daprHttp", "--dapr-http-port"),
+    ("admin", "--admin-port"),
+];
+
+/// Chooses free ports where none is fixed, and sees that the others are free. The admin interface, unless the user said
+/// where it listens, is a socket in `folder`: whoever reaches it can stop Envoy.
+pub(super) fn settle(config: &mut Config, admin_given: bool, folder: &Path) -> Result<(), Failure> {
+    if !admin_given {
+        config.listeners.admin = Listen::Unix(folder.join(ADMIN).display().to_string());
+    }
     // Held until all are chosen, so that none is chosen twice.
     let mut held = Vec::new();
-    for (name, flag, listen) in all {
+    for (name, listen) in config.listeners.all_mut() {
+        let flag = FLAGS.iter().find(|(listener, _)| *listener == name).map_or("", |(_, flag)| flag);
         let instead = format!("choose another with {flag}, or with listeners.{name} in the configuration");
         match listen {
             Listen::Tcp(host, port) => match TcpListener::bind((host.as_str(), *port)) {
@@ -43,7 +66,15 @@ pub(super) fn settle(config: &mut Config, admin_given: bool) -> Result<(), Failu
             Listen::Unix(path) if UnixStream::connect(&path).is_ok() => {
                 return Err(Failure::new(format!("the socket {path} is taken by another program; {instead}")));
             }
-            Listen::Unix(_) | Listen::Off => {}
+            Listen::Unix(path) => {
+                let parent = Path::new(path).parent().unwrap_or(Path::new("/"));
+                if !parent.is_dir() {
+                    let parent = parent.display();
+                    let text = format!("there is no folder {parent} for the socket {path}; make it, or {instead}");
+                    return Err(Failure::new(text));
+                }
+            }
+            Listen::Off => {}
         }
     }
     Ok(())
@@ -51,9 +82,9 @@ pub(super) fn settle(config: &mut Config, admin_given: bool) -> Result<(), Failu
 
 /// Envoy leaves the files of its Unix sockets.
 pub(super) fn remove_sockets(config: &Config) {
-    let listeners = &config.listeners;
-    for listen in [&listeners.layotto_grpc, &listeners.dapr_grpc, &listeners.dapr_http, &listeners.admin] {
-        if let Listen::Unix(path) = listen {
+    for (_, listen) in config.listeners.all() {
+        let Listen::Unix(path) = listen else { continue };
+        if fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_socket()) {
             // The next Envoy replaces one that is left.
             let _ = fs::remove_file(path);
         }

@@ -3,13 +3,13 @@
 use std::path::{Path as FilePath, PathBuf};
 use std::rc::Rc;
 
-use runtime_api::config::{self, Field, Kind, Path, Report};
+use runtime_api::config::{self, Field, Kind, Path, Report, scalar};
 use serde_json::{Map, Value, json};
 
 use super::origins::Children;
 use super::secrets::Reference;
 use super::yaml::{self, Node};
-use super::{Draft, File, Spot};
+use super::{Draft, File, Spot, field};
 use crate::Failure;
 use crate::report::Finding;
 
@@ -56,6 +56,9 @@ const CONFIGURATION: &str = "Configuration";
 
 const API_VERSION: &str = "dapr.io/v1alpha1";
 
+/// The namespace of the app, for keys and for which components are its own, as for daprd.
+const NAMESPACE: &str = "NAMESPACE";
+
 /// Reads all components of the folders. `variable` looks up environment variables.
 pub(super) fn read(
     app_id: &str,
@@ -65,6 +68,9 @@ pub(super) fn read(
     let names: Vec<String> = folders.iter().map(|dir| dir.display().to_string()).collect();
     let mut draft = Draft::empty(Spot::whole(names.join(", ")));
     draft.set(&["appId"], json!(app_id), Spot::whole("--app-id"));
+    if let Some(namespace) = variable(NAMESPACE).filter(|name| !name.is_empty()) {
+        draft.set(&["namespace"], json!(namespace), Spot::whole(NAMESPACE));
+    }
     draft.set(&["components"], json!([]), Spot::whole(names.join(", ")));
     let mut components = Vec::new();
     for dir in folders {
@@ -127,7 +133,17 @@ impl Draft {
         });
     }
 
-    /// The component in a document of a file; none if the document is of another kind or empty.
+    /// Whether a component is for this app and, where the app has a namespace and the component names one, of that
+    /// namespace. Others are not looked into: whatever is wrong in them is theirs.
+    fn is_its_own(&self, component: &Node) -> bool {
+        let theirs = component.get("metadata").and_then(|metadata| metadata.get("namespace")).map(Node::value);
+        let theirs = theirs.as_ref().and_then(scalar).filter(|name| !name.is_empty());
+        let own = field(&self.document, "namespace").and_then(Value::as_str);
+        let elsewhere = own.is_some_and(|own| theirs.is_some_and(|theirs| theirs != own));
+        !elsewhere && config::is_for(&component.value(), &self.served_app())
+    }
+
+    /// The component in a document of a file; none if the document is of another kind, empty or for another app.
     fn component(
         &mut self,
         document: &Node,
@@ -151,6 +167,9 @@ impl Draft {
             };
             let spot = kind.unwrap_or(document).spot.clone();
             self.findings.push(Finding::warning(spot, "kind", text));
+            return None;
+        }
+        if !self.is_its_own(document) {
             return None;
         }
         self.check_shape(document);

@@ -9,10 +9,11 @@ mod spot;
 mod yaml;
 
 use std::ffi::OsStr;
-use std::fs;
 use std::net::{IpAddr, TcpListener};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::rc::Rc;
+use std::{fs, io};
 
 use runtime_api::config::{Config, Listen, Listeners, Path, Report, Severity};
 use serde_json::{Map, Value};
@@ -63,7 +64,7 @@ pub enum Place {
 /// Reads and checks what the user named. An error here means that a file could not be read at all.
 pub fn read(source: &Source, place: Place) -> Result<Checked, Failure> {
     let environment = secrets::variables();
-    let mut draft = Draft::read(source)?;
+    let mut draft = Draft::read(source, &environment)?;
     draft.add_listeners(source);
     draft.add_token(std::env::var_os("DAPR_API_TOKEN").as_deref());
     draft.read_stores(&environment);
@@ -72,7 +73,7 @@ pub fn read(source: &Source, place: Place) -> Result<Checked, Failure> {
 }
 
 impl Draft {
-    fn read(source: &Source) -> Result<Self, Failure> {
+    fn read(source: &Source, environment: &secrets::Variables) -> Result<Self, Failure> {
         if let Some(file) = &source.file {
             return Ok(Self::runtime(&open(file)?));
         }
@@ -80,7 +81,8 @@ impl Draft {
             return Ok(layotto::read(&open(file)?));
         }
         let app_id = source.app_id.as_deref().unwrap_or_default();
-        let mut draft = dapr::read(app_id, &source.resources_path, |variable| std::env::var(variable).ok())?;
+        let variable = |name: &str| environment.get(name).cloned();
+        let mut draft = dapr::read(app_id, &source.resources_path, variable)?;
         if let Some(file) = &source.config {
             draft.configurations(&open(file)?);
         }
@@ -182,6 +184,7 @@ impl Draft {
         let (mut config, mut report) = if half { (None, Report::default()) } else { self.load(environment, place) };
         if let Some(config) = &mut config {
             check_hosts(&mut config.listeners, &mut report);
+            check_sockets(&config.listeners, &mut report);
         }
         for problem in report.0.into_iter().filter(|problem| !self.refused.contains(&problem.path)) {
             let (spot, field) = self.origins.locate(&problem.path);
@@ -213,13 +216,7 @@ impl Draft {
 
 /// Envoy listens on addresses, and looks up no names for that. The one name that everybody writes is known.
 fn check_hosts(listeners: &mut Listeners, report: &mut Report) {
-    let listeners = [
-        ("layottoGrpc", &mut listeners.layotto_grpc),
-        ("daprGrpc", &mut listeners.dapr_grpc),
-        ("daprHttp", &mut listeners.dapr_http),
-        ("admin", &mut listeners.admin),
-    ];
-    for (name, listen) in listeners {
+    for (name, listen) in listeners.all_mut() {
         let Listen::Tcp(host, _) = listen else { continue };
         if host == "localhost" {
             "127.0.0.1".clone_into(host);
@@ -230,15 +227,42 @@ fn check_hosts(listeners: &mut Listeners, report: &mut Report) {
     }
 }
 
+/// Envoy removes what is in the place of a socket that it is to make: an old socket may go, and nothing else.
+fn check_sockets(listeners: &Listeners, report: &mut Report) {
+    for (name, listen) in listeners.all() {
+        let Listen::Unix(socket) = listen else { continue };
+        let kind = match fs::symlink_metadata(socket).map(|there| there.file_type()) {
+            Ok(kind) if kind.is_dir() => "a folder",
+            Ok(kind) if kind.is_symlink() => "a symbolic link",
+            Ok(kind) if !kind.is_socket() => "a file that is no socket",
+            _ => continue,
+        };
+        let path = Path::default().field("listeners").field(name);
+        report.error(path, format!("{socket} is {kind}, and Envoy would put its socket there: choose another path"));
+    }
+}
+
 /// A field by its name in any case.
 pub(crate) fn field<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
     object.as_object()?.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
 
 fn open(path: &FilePath) -> Result<Rc<File>, Failure> {
-    let bytes = fs::read(path).map_err(|error| Failure::file(path, &error))?;
-    let text = String::from_utf8(bytes).map_err(|error| Failure::file(path, &error))?;
+    let text = text_of(path).map_err(|error| Failure::file(path, &error))?;
     Ok(Rc::new(File { name: path.display().to_string(), text }))
+}
+
+/// What some editors put in front of a text: it says how the text is encoded, and is no part of it.
+const BYTE_ORDER_MARK: &str = "\u{feff}";
+
+/// The text of a file.
+fn text_of(path: &FilePath) -> io::Result<String> {
+    let bytes = fs::read(path)?;
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Err(io::Error::other("it is encoded as UTF-16; save it as UTF-8"));
+    }
+    let text = String::from_utf8(bytes).map_err(io::Error::other)?;
+    Ok(text.strip_prefix(BYTE_ORDER_MARK).map(str::to_owned).unwrap_or(text))
 }
 
 /// The files of a folder that may hold components, by name. Folders within it are not searched, as Dapr does not.
