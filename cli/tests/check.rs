@@ -146,7 +146,7 @@ fn what_layotto_has_and_we_have_not_is_named_in_one_line_and_passed_over() {
         (
             "apollo.json",
             format!(
-                "apollo.json:1:1: {over}: hellos\napollo.json:49:29: warning: {backup}\n\
+                "apollo.json:1:1: {over}: hellos\napollo.json:43:29: warning: {backup}\n\
                  ok: app without an id, components: config_demo\n"
             ),
         ),

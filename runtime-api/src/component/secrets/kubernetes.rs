@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::{Allowed, Error, Metadata, SERVER_NAME, Secret, Server, Store, leads_down, property, segment, server};
+use super::{Allowed, Error, Metadata, SERVER_NAME, Secret, Server, Store, property, segment, server};
 use crate::component::{Block, Build, Driver, Environment, V1};
 use crate::config::{Field, Kind, Path, Report, Settings};
 use crate::proxy::{HttpRequest, Proxy};
@@ -177,9 +177,8 @@ impl Object {
 #[async_trait(?Send)]
 impl Store for Kubernetes {
     async fn get(&self, name: &str, metadata: &Metadata) -> Result<Secret, Error> {
-        if !leads_down(name) || name.contains('/') {
-            let text = "the name of a Secret is expected, which is not empty and has no slash";
-            return Err(Error::InvalidName(text.to_owned()));
+        if name.is_empty() {
+            return Err(Error::NotFound("the name of the secret is empty".to_owned()));
         }
         let body = self.ask(&format!("{}/{}", self.path(metadata), segment(name))).await?;
         let body = body.ok_or_else(|| Error::NotFound(format!("secret {name} not found in its namespace")))?;
