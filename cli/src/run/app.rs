@@ -1,14 +1,16 @@
 //! The app: started with the environment that the SDKs of Dapr and Layotto look at.
 
 use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, Sender};
 use std::thread;
 
 use runtime_api::config::Config;
 
 use super::group::Group;
 use super::keeper::Keeper;
+use super::voices::Voices;
 use super::{Event, places};
 use crate::args::{AppProtocol, Port};
 use crate::{Failure, args};
@@ -19,7 +21,7 @@ pub(super) fn start(
     config: &Config,
     events: &Sender<Event>,
     keeper: &mut Keeper,
-) -> Result<Group, Failure> {
+) -> Result<(Group, Receiver<()>), Failure> {
     let Some((program, arguments)) = args.app.split_first() else { return Err(Failure::new("no app is given")) };
     let mut command = Command::new(program);
     command.args(arguments);
@@ -34,8 +36,10 @@ pub(super) fn start(
         // A group that is not the terminal's own would be stopped when it reads.
         command.stdin(Stdio::null());
     }
-    let failed = |error: io::Error| Failure::new(format!("the app {} did not start: {error}", program.display()));
-    let (group, mut child) = Group::start(&mut command).map_err(failed)?;
+    let voices = Voices::of(args);
+    voices.listen(&mut command);
+    let (group, mut child) = Group::start(&mut command).map_err(|error| did_not_start(Path::new(program), &error))?;
+    let heard = voices.pass_on(&mut child);
     keeper.watch(group).inspect_err(|_| group.kill())?;
     let events = events.clone();
     thread::spawn(move || {
@@ -44,8 +48,30 @@ pub(super) fn start(
             let _ = events.send(Event::App(status));
         }
     });
-    Ok(group)
+    Ok((group, heard))
 }
+
+/// Why an app did not start, and what would help.
+fn did_not_start(program: &Path, error: &io::Error) -> Failure {
+    let name = program.display();
+    let help = match error.kind() {
+        io::ErrorKind::NotFound if program.components().count() == 1 => {
+            format!("; there is no program {name} in PATH: check its name, or give its path")
+        }
+        io::ErrorKind::NotFound => "; check its path, and the interpreter in its first line".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            format!("; make it executable (chmod +x {name}), or start it by its interpreter, such as python3 {name}")
+        }
+        _ if error.raw_os_error() == Some(NO_PROGRAM) => {
+            format!("; start it by its interpreter, such as python3 {name}")
+        }
+        _ => String::new(),
+    };
+    Failure::new(format!("the app {name} did not start: {error}{help}"))
+}
+
+/// Linux says so of a file that is no program, such as a script without `#!`.
+const NO_PROGRAM: i32 = 8; // ENOEXEC
 
 /// The variables of the app; `None`: must not be set.
 fn environment(args: &args::Run, config: &Config) -> Vec<(&'static str, Option<String>)> {

@@ -1,8 +1,7 @@
 //! Envoy: where it is found, how it is started, and what it said when it ended.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +13,7 @@ use super::Event;
 use super::group::Group;
 use super::keeper::Keeper;
 use super::places::{is_executable, on_path};
+use super::voices::Voices;
 use crate::args::{LogLevel, Run};
 use crate::source::Variable;
 use crate::{Failure, render};
@@ -80,10 +80,7 @@ impl Envoy {
         events: &Sender<Event>,
         keeper: &mut Keeper,
     ) -> Result<Self, Failure> {
-        let sink: Box<dyn Write + Send> = match &args.log_file {
-            Some(path) => Box::new(File::create(path).map_err(|error| Failure::file(path, &error))?),
-            None => Box::new(io::stderr()),
-        };
+        let mut sink = Voices::of(args).envoys_log(args.log_file.as_deref())?;
         let workers = args.concurrency.map_or_else(workers_by_default, usize::from);
         let debug = args.enable_api_logging == Some(true) && args.log_level > LogLevel::Debug;
         let (level, filters) = levels(if debug { LogLevel::Debug } else { args.log_level });
@@ -111,7 +108,7 @@ impl Envoy {
         let events = events.clone();
         thread::spawn(move || {
             if let Some(lines) = child.stderr.take() {
-                pass_on(BufReader::new(lines), sink, &log);
+                pass_on(BufReader::new(lines), &mut *sink, &log);
             }
             if let Ok(status) = child.wait() {
                 ended.store(true, Ordering::Release);
@@ -140,11 +137,10 @@ impl Envoy {
 }
 
 /// Hands on the log line by line, and keeps what tells of something wrong.
-fn pass_on(mut lines: impl BufRead, mut sink: impl Write, log: &Mutex<VecDeque<String>>) {
+fn pass_on(mut lines: impl BufRead, sink: &mut dyn FnMut(&[u8]), log: &Mutex<VecDeque<String>>) {
     let mut line = Vec::new();
     while lines.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-        // Envoy must not stand still because nobody reads its log.
-        let _ = sink.write_all(&line);
+        sink(&line);
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
         if !["[info]", "[debug]", "[trace]", "[warning]"].iter().any(|harmless| text.contains(harmless)) {
             let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);

@@ -6,6 +6,7 @@ mod envoy;
 mod group;
 mod keeper;
 mod places;
+mod voices;
 
 use std::io::{self, Write};
 use std::process::ExitStatus;
@@ -24,6 +25,7 @@ use crate::{Failure, args, filters};
 use envoy::Envoy;
 use group::Group;
 pub use keeper::{KEEPER, keep};
+use voices::Voices;
 
 /// How long Envoy may take to answer on all listeners: the look-up of a name that does not answer takes 15 s.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -89,7 +91,14 @@ struct Session<'a> {
     drain: Duration,
     happened: Receiver<Event>,
     envoy: Envoy,
-    app: Option<Group>,
+    app: Option<App>,
+}
+
+/// The app, and what tells when all that it said has been passed on.
+struct App {
+    group: Group,
+    heard: Receiver<()>,
+    started: Instant,
 }
 
 impl Session<'_> {
@@ -97,16 +106,22 @@ impl Session<'_> {
         if !self.wait_until_ready()? {
             return Ok(0);
         }
-        // A reader of the output that went away is no reason to stop serving.
-        let _ = io::stdout()
-            .write_all(places::table(self.config, &self.origin).as_bytes())
-            .and_then(|()| io::stdout().flush());
+        let voices = Voices::of(args);
+        voices.tell(&places::table(self.config, &self.origin), places::object(self.config, &self.origin));
         if !args.app.is_empty() {
-            self.app = Some(app::start(args, self.config, events, keeper)?);
+            let (group, heard) = app::start(args, self.config, events, keeper)?;
+            self.app = Some(App { group, heard, started: Instant::now() });
         }
         match self.happened.recv() {
             Ok(Event::App(status)) => {
+                let lasted = self.app.as_ref().map(|app| app.started.elapsed()).unwrap_or_default();
                 self.end_app(false);
+                if !status.success() {
+                    let seconds = lasted.as_secs_f32();
+                    let text = format!("the app ended after {seconds:.1} s ({status}), and Envoy ends with it\n");
+                    // Nobody is left to be told when the standard error output is closed.
+                    let _ = io::stderr().write_all(text.as_bytes());
+                }
                 Ok(exit_code(status))
             }
             Ok(Event::Envoy(status)) => {
@@ -145,13 +160,14 @@ impl Session<'_> {
 
     /// Ends the app with all that it started. `ask`: it is still there and must be asked to end.
     fn end_app(&mut self, ask: bool) -> Option<ExitStatus> {
-        let group = self.app.take()?;
+        let App { group, heard, .. } = self.app.take()?;
         let status = if ask {
             self.end(group, |event| if let Event::App(status) = event { Some(status) } else { None })
         } else {
             None
         };
         group.sweep();
+        voices::hear_out(&heard);
         status
     }
 

@@ -9,6 +9,7 @@ use std::{env, fs};
 
 use runtime_api::component::Block;
 use runtime_api::config::{Component, Config, Listen, MAX_SOCKET_PATH};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::columns;
@@ -159,6 +160,32 @@ pub(super) fn table(config: &Config, origin: &Origin) -> String {
     let hints = [first_call(config), Some("to end: Ctrl-C".to_owned())];
     let hints: String = hints.into_iter().flatten().map(|hint| hint + "\n").collect();
     format!("{taken}{components}\n{}\n{hints}\nready\n", columns(&apis))
+}
+
+/// The same for a program.
+pub(super) fn object(config: &Config, origin: &Origin) -> Value {
+    let components = config
+        .components
+        .iter()
+        .map(|component| json!({"name": component.name, "type": component.driver.kind, "where": place(component)}));
+    let listeners = &config.listeners;
+    json!({
+        "from": "run",
+        "ready": true,
+        "appId": config.app_id,
+        "configuration": match origin {
+            Origin::Named => Value::Null,
+            Origin::Found(place) => json!(place.display().to_string()),
+            Origin::Nothing => json!("in memory"),
+        },
+        "components": components.collect::<Vec<_>>(),
+        "endpoints": {
+            "daprGrpc": grpc_endpoint(&listeners.dapr_grpc),
+            "daprHttp": http_endpoint(&listeners.dapr_http),
+            "layottoGrpc": grpc_endpoint(&listeners.layotto_grpc),
+            "admin": http_endpoint(&listeners.admin),
+        },
+    })
 }
 
 /// A line to be pasted that makes a first call: by gRPC where something is served that HTTP has not, and where there is
