@@ -150,7 +150,7 @@ fn render_with_secrets(arguments: &[&str]) -> (String, String, String) {
 
 #[test]
 fn secrets_go_into_a_file_of_their_own() {
-    let content = r#"'{"testPassword":"pw2","db-user-pass":{"username":"admin","password":"pw1"}}'"#;
+    let content = r#"'{"testPassword":"pw2","db-user-pass":{"password":"pw1","username":"admin"}}'"#;
     let (text, notes, file) = render_with_secrets(&["bootstrap", "-f", "envoy-configs/secrets.yaml"]);
     let expected = [
         "RUNTIME_SECRET_APITOKEN=hunter2".to_owned(),
