@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod filters;
+pub mod flags;
 pub mod render;
 pub mod report;
 pub mod run;

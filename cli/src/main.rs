@@ -1,5 +1,6 @@
 //! The command line of `envoy-runtime`.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
@@ -7,8 +8,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use envoy_runtime::args::{self, Cli, Command, Output, What};
+use envoy_runtime::flags::{self, Foreign};
 use envoy_runtime::render::Machine;
-use envoy_runtime::report::{self, Style};
+use envoy_runtime::report::{self, Finding, Style};
 use envoy_runtime::source::{self, Checked, Place};
 use envoy_runtime::{Failure, filters, render, run};
 use runtime_api::config::secrets;
@@ -25,6 +27,12 @@ fn main() -> ExitCode {
     }
     let outcome = match Cli::parse().command {
         Command::Run(args) => start(&args),
+        Command::Start(args) => {
+            if let Some(finding) = args.idle.finding() {
+                tell(&[finding]);
+            }
+            start(&args.as_run())
+        }
         Command::Render(args) => print_rendered(&args),
         Command::Check(args) => return check(&args),
         Command::Extract { dir } => filters::extract(&dir).map(|()| ExitCode::SUCCESS),
@@ -46,8 +54,36 @@ fn fail(failure: &Failure, code: u8) -> ExitCode {
 }
 
 fn start(args: &args::Run) -> Result<ExitCode, Failure> {
+    check_dashes(args, std::env::args_os())?;
+    let mut idle = args.foreign.judge()?;
+    idle.extend(Foreign::about_calls_to_the_app(&args.about_calls_to_the_app()));
+    tell(&idle);
     let Some(checked) = usable(&args.source, Place::Here)? else { return Ok(ExitCode::from(FAILED)) };
+    if let Some(file) = &args.write_config {
+        render::write_runtime(file, &checked)?;
+    }
     run::run(args, checked).map(ExitCode::from)
+}
+
+/// Long flags with one dash, which `daprd` takes, would be read as short ones with a value.
+fn check_dashes(args: &args::Run, arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
+    let arguments: Vec<OsString> = arguments.collect();
+    let ours = arguments.len().saturating_sub(args.app.len());
+    for argument in arguments.iter().take(ours).filter_map(|argument| argument.to_str()) {
+        let Some(name) = argument.strip_prefix('-').filter(|name| !name.starts_with('-')) else { continue };
+        let name = name.split('=').next().unwrap_or_default();
+        if name.len() > 1 && flags::FLAGS.iter().any(|flag| flag.name == name) {
+            return Err(Failure::new(format!("-{name} has one dash; write --{name}")));
+        }
+    }
+    Ok(())
+}
+
+/// Says what has no effect.
+fn tell(findings: &[Finding]) {
+    let mut errors = io::stderr();
+    // Nobody is left to be warned when the standard error output is closed.
+    let _ = report::write(findings, Style::of(&errors), &mut errors);
 }
 
 fn print_rendered(args: &args::Render) -> Result<ExitCode, Failure> {
@@ -105,7 +141,8 @@ fn check(args: &args::Check) -> ExitCode {
         Some(config) if style != Style::Json => {
             let names: Vec<&str> = config.components.iter().map(|component| component.name.as_str()).collect();
             let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            writeln!(out, "ok: app {}, components: {names}", config.app_id)
+            let app = if config.app_id.is_empty() { "without an id" } else { &config.app_id };
+            writeln!(out, "ok: app {app}, components: {names}")
         }
         _ => Ok(()),
     });

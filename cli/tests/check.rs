@@ -117,3 +117,147 @@ fn a_file_that_is_not_there_is_another_failure() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8(output.stderr).unwrap().starts_with("error: nowhere.yaml: "));
 }
+
+/// What is said about a folder of component files, with these variables.
+fn components(folder: &Path, app: &str, variables: &[(&str, &str)]) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_envoy-runtime"));
+    command.current_dir(folder).args(["check", "--app-id", app, "--resources-path", "."]);
+    let output =
+        command.env_remove("DAPR_API_TOKEN").env_remove("NAMESPACE").envs(variables.to_vec()).output().unwrap();
+    (output.status.success(), String::from_utf8(output.stdout).unwrap())
+}
+
+/// Configurations of the shapes that Layotto's own samples have.
+#[test]
+fn what_layotto_has_and_we_have_not_is_named_in_one_line_and_passed_over() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/layotto");
+    let backup = "servers[0].listeners[0].filter_chains[0].filters[1].config.grpc_config.config_store.config_demo.metadata\
+                  .is_backup_config: has no effect: a filter writes no files: nothing is read while Apollo is away";
+    let over = "warning: passed over, since it is not served yet";
+    for (file, expected) in [
+        (
+            "mesh.json",
+            format!(
+                "mesh.json:1:1: {over}: hellos, the stream filter flowControlFilter, the stream filter grpc_metric, \
+                 tracing, metrics, dynamic_resources, static_resources\n\
+                 ok: app without an id, components: config_demo, lock_demo, sequencer_demo\n"
+            ),
+        ),
+        (
+            "apollo.json",
+            format!(
+                "apollo.json:1:1: {over}: hellos\napollo.json:43:29: warning: {backup}\n\
+                 ok: app without an id, components: config_demo\n"
+            ),
+        ),
+        ("socket.json", format!("socket.json:1:1: {over}: hellos\nok: app without an id, components: none\n")),
+        (
+            "standalone.json",
+            format!(
+                "standalone.json:1:1: {over}: hellos, pub_subs, file, bindings, custom_component, \
+                 app.grpc_callback_port, the listener \"actuator\", tracing\n\
+                 ok: app app1, components: state_demo, lock_demo, sequencer_demo\n"
+            ),
+        ),
+        (
+            "many-stores.json",
+            format!(
+                "many-stores.json:1:1: {over}: config_store.far (nacos), lock.far (zookeeper), lock.other (consul), \
+                 sequencer.far (snowflake), sequencer.other (mongo)\n\
+                 ok: app app1, components: near\n"
+            ),
+        ),
+    ] {
+        let output = envoy_runtime(&folder, &["check", "--layotto-config", file]);
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+        assert!(output.status.success());
+    }
+}
+
+#[test]
+fn a_component_of_another_app_or_namespace_stops_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let wrong = "apiVersion: v0
+kind: Component
+metadata: {name: s, namespace: NAMESPACE}
+spec:
+  type: state.reddis
+  odd: true
+  metadata:
+  - {name: redisHost, value: nowhere}
+  - {name: redisPassword, envRef: A_VARIABLE_THAT_IS_NOT_SET}
+  - {name: redisUsername, secretKeyRef: {name: x}}
+  - {value: x}
+";
+    let right = "kind: Component\nmetadata: {name: s, namespace: shop}\nspec: {type: state.in-memory}\n";
+    fs::write(folder.path().join("right.yaml"), right).unwrap();
+    let elsewhere = wrong.replace("NAMESPACE", "elsewhere");
+    let file = folder.path().join("wrong.yaml");
+    fs::write(&file, format!("{elsewhere}scopes: [billing, mail]\n")).unwrap();
+    let ok = (true, "ok: app orders, components: s\n".to_owned());
+    assert_eq!(components(folder.path(), "orders", &[]), ok);
+    assert!(!components(folder.path(), "mail", &[]).0);
+    // As in daprd: without a namespace of the app that of a component does not count.
+    fs::write(&file, elsewhere).unwrap();
+    assert!(!components(folder.path(), "orders", &[]).0);
+    assert_eq!(components(folder.path(), "orders", &[("NAMESPACE", "shop")]), ok);
+    assert!(!components(folder.path(), "orders", &[("NAMESPACE", "elsewhere")]).0);
+    let none = (true, "ok: app orders, components: none\n".to_owned());
+    assert_eq!(components(folder.path(), "orders", &[("NAMESPACE", "third")]), none);
+}
+
+#[test]
+fn what_would_be_lost_under_a_socket_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("file"), "precious").unwrap();
+    fs::create_dir(path("dir")).unwrap();
+    std::os::unix::fs::symlink(path("file"), path("link")).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(path("old")).unwrap());
+    for (name, what) in [
+        ("file", Some("a file that is no socket")),
+        ("dir", Some("a folder")),
+        ("link", Some("a symbolic link")),
+        ("old", None),
+        ("new", None),
+    ] {
+        let socket = path(name).display().to_string();
+        fs::write(path("r.yaml"), format!("appId: a\nlisteners:\n  daprGrpc: unix://{socket}\n")).unwrap();
+        let output = envoy_runtime(folder.path(), &["check", "-f", "r.yaml"]);
+        let expected = match what {
+            Some(what) => format!(
+                "r.yaml:3:3: error: listeners.daprGrpc: {socket} is {what}, and Envoy would put its socket there: choose \
+                 another path\n"
+            ),
+            None => "ok: app a, components: none\n".to_owned(),
+        };
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+        assert_eq!(output.status.success(), what.is_none());
+    }
+    assert_eq!(fs::read_to_string(path("file")).unwrap(), "precious");
+}
+
+#[test]
+fn a_mark_in_front_of_a_text_is_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), format!("\u{feff}{text}")).unwrap();
+    write("secrets.json", r#"{"pin": 0.10}"#);
+    write("token", "hvs.token\n");
+    write(
+        "r.yaml",
+        "appId: a\ncomponents:\n- {name: f, type: secretstores.local.file, metadata: {secretsFile: secrets.json}}\n\
+         - {name: v, type: secretstores.hashicorp.vault, metadata: {vaultTokenMountPath: token}}\n",
+    );
+    let output = envoy_runtime(folder.path(), &["check", "-f", "r.yaml"]);
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "ok: app a, components: f, v\n");
+    let arguments = ["render", "filter", "-f", "r.yaml", "--secrets-file", "s.env"];
+    assert!(envoy_runtime(folder.path(), &arguments).status.success());
+    let secrets = fs::read_to_string(folder.path().join("s.env")).unwrap();
+    assert!(secrets.contains(r#"='{"pin":0.10}'"#) && secrets.contains("=hvs.token\n"), "{secrets}");
+
+    let bytes: Vec<u8> = "\u{feff}appId: a".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    fs::write(folder.path().join("r.yaml"), bytes).unwrap();
+    let output = envoy_runtime(folder.path(), &["check", "-f", "r.yaml"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said, "error: r.yaml: it is encoded as UTF-16; save it as UTF-8\n");
+}

@@ -150,7 +150,7 @@ fn render_with_secrets(arguments: &[&str]) -> (String, String, String) {
 
 #[test]
 fn secrets_go_into_a_file_of_their_own() {
-    let content = r#"'{"db-user-pass":{"password":"pw1","username":"admin"},"testPassword":"pw2"}'"#;
+    let content = r#"'{"testPassword":"pw2","db-user-pass":{"password":"pw1","username":"admin"}}'"#;
     let (text, notes, file) = render_with_secrets(&["bootstrap", "-f", "envoy-configs/secrets.yaml"]);
     let expected = [
         "RUNTIME_SECRET_APITOKEN=hunter2".to_owned(),
@@ -313,4 +313,16 @@ fn what_a_user_writes_stays_a_value() {
     );
     assert_eq!(text.lines().filter(|line| line.starts_with("admin:")).count(), 1);
     assert!(text.is_ascii());
+}
+
+/// As daprd has it: the namespace of the environment, and none without it.
+#[test]
+fn the_namespace_of_component_files_is_that_of_the_environment() {
+    let arguments = ["render", "filter", "--app-id", "orders", "--resources-path", "dapr-components-etcd"];
+    for namespace in ["", "shop"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_envoy-runtime"));
+        command.current_dir(examples()).args(arguments).env("NAMESPACE", namespace);
+        let document: serde_json::Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+        assert_eq!(document.get("namespace").and_then(|it| it.as_str()).unwrap_or_default(), namespace);
+    }
 }

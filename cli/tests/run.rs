@@ -39,20 +39,31 @@ impl Place {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.bare();
+        command.args(["-f", "runtime.yaml"]).args(arguments);
+        command
+    }
+
+    /// `run`, and nothing else.
+    fn bare(&self) -> Command {
         let mut command = Command::new(variable("ENVOY_RUNTIME"));
         command.current_dir(self.0.path()).env("ENVOY", variable("ENVOY")).env("TMPDIR", self.file("tmp"));
-        command.env_remove("DAPR_API_TOKEN").env("DAPR_GRPC_PORT", "from outside");
-        command.arg("run").args(["-f", "runtime.yaml"]).args(arguments);
+        command.env_remove("DAPR_API_TOKEN").env("DAPR_GRPC_PORT", "from outside").env("HOME", self.0.path());
+        command.env_remove("APP_ID").env_remove("NAMESPACE").arg("run");
         command
+    }
+
+    /// Runs such a command to its end.
+    fn end(&self, command: &mut Command) -> (Option<i32>, String, String) {
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        self.is_left_clean();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
     }
 
     /// Runs to the end: exit code, standard output and standard error output.
     fn run(&self, arguments: &[&str], app: &[&str]) -> (Option<i32>, String, String) {
-        let arguments = [arguments, &["--"], app].concat();
-        let output = self.command(&arguments).stdin(Stdio::null()).output().unwrap();
-        self.is_left_clean();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        (output.status.code(), text(output.stdout), text(output.stderr))
+        self.end(&mut self.command(&[arguments, &["--"], app].concat()))
     }
 
     /// Starts, and waits for the line `ready`.
@@ -155,6 +166,7 @@ fn the_app_gets_the_variables_of_the_sdks() {
     let value = |name: &str| variables.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap();
     assert_eq!(value("APP_ID"), "orders");
     assert_eq!(value("APP_PORT"), "6000");
+    assert_eq!((value("APP_PROTOCOL"), value("APP_CHANNEL_ADDRESS")), ("http", "127.0.0.1"));
     assert_eq!(value("DAPR_API_TOKEN"), "s3cret");
     assert!(!variables.contains("RUNTIME_SECRET"), "the secrets are Envoy's, not the app's");
     assert_eq!(value("DAPR_GRPC_ENDPOINT"), endpoint("Dapr gRPC"));
@@ -162,7 +174,7 @@ fn the_app_gets_the_variables_of_the_sdks() {
     assert_eq!(format!("127.0.0.1:{}", value("DAPR_GRPC_PORT")), endpoint("Dapr gRPC"));
     assert_eq!(format!("http://127.0.0.1:{}", value("DAPR_HTTP_PORT")), endpoint("Dapr HTTP"));
     assert_eq!(format!("127.0.0.1:{}", value("runtime_GRPC_PORT")), endpoint("Layotto gRPC"));
-    assert!(errors.contains("--app-port: warning: has no effect yet: nothing calls the app"), "{errors}");
+    assert!(errors.contains("--app-port: warning: has no effect: nothing calls the app yet"), "{errors}");
     assert!(table.contains("statestore  state.in-memory  in Envoy"), "{table}");
 }
 
@@ -179,6 +191,173 @@ fn sockets_are_told_as_endpoints_and_removed() {
     assert!(out.contains(&format!("DAPR_HTTP_ENDPOINT={}\n", socket("h"))), "{out}");
     assert!(!out.contains("DAPR_GRPC_PORT") && !out.contains("runtime_GRPC_PORT"), "{out}");
     assert!(!place.file("g").exists() && !place.file("h").exists());
+}
+
+#[test]
+fn a_file_in_the_place_of_a_socket_stays() {
+    let place = Place::with(IN_MEMORY);
+    fs::write(place.file("g"), "precious").unwrap();
+    let listeners = format!("listeners: {{daprGrpc: 'unix://{}'}}\n", place.file("g").display());
+    fs::write(place.file("runtime.yaml"), format!("{IN_MEMORY}{listeners}")).unwrap();
+    let (code, _, errors) = place.run(&[], &["true"]);
+    assert_eq!(code, Some(1));
+    assert!(errors.contains("/g is a file that is no socket, and Envoy would put its socket there"), "{errors}");
+    assert_eq!(fs::read_to_string(place.file("g")).unwrap(), "precious");
+    let nowhere = place.file("nowhere/g").display().to_string();
+    fs::write(place.file("runtime.yaml"), format!("{IN_MEMORY}listeners: {{daprGrpc: 'unix://{nowhere}'}}\n")).unwrap();
+    let (code, _, errors) = place.run(&[], &["true"]);
+    assert_eq!(code, Some(1));
+    assert!(errors.contains(&format!("/nowhere for the socket {nowhere}; make it, or choose another")), "{errors}");
+}
+
+/// Whoever reaches the admin interface can stop Envoy.
+#[test]
+fn the_admin_interface_is_for_nobody_else() {
+    let place = Place::with(IN_MEMORY);
+    let endpoint = |out: &str| {
+        let line = out.lines().find(|line| line.starts_with("Envoy admin")).unwrap();
+        line.split_whitespace().last().unwrap().to_owned()
+    };
+    // The socket's folder is there for as long as the app runs.
+    let script = "stat -c %a \"$TMPDIR\"/envoy-runtime-*; test -S \"$TMPDIR\"/envoy-runtime-*/admin.sock";
+    let (code, out, errors) = place.run(&FREE_PORTS, &["sh", "-c", script]);
+    assert_eq!(code, Some(0), "{out}{errors}");
+    assert!(endpoint(&out).starts_with("unix:///") && endpoint(&out).ends_with("/admin.sock"), "{out}");
+    assert!(out.ends_with("\n700\n"), "{out}");
+    let (code, out, _) = place.run(&[&FREE_PORTS[..], &["--admin-port", "0"]].concat(), &["true"]);
+    assert_eq!(code, Some(0));
+    assert!(endpoint(&out).starts_with("http://127.0.0.1:"), "{out}");
+}
+
+/// A temporary folder far down leaves no room for the name of a socket.
+#[test]
+fn a_long_temporary_folder_is_no_obstacle() {
+    let place = Place::with(IN_MEMORY);
+    let long = place.file("tmp").join("x".repeat(120));
+    fs::create_dir(&long).unwrap();
+    let mut command = place.command(&[&FREE_PORTS[..], &["--", "true"]].concat());
+    let output = command.env("TMPDIR", &long).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(fs::read_dir(&long).unwrap().count(), 0, "files are left");
+}
+
+/// Where nothing is named, what people have is taken, in this order.
+#[test]
+fn run_takes_what_there_is() {
+    let place = Place::with(IN_MEMORY);
+    fs::rename(place.file("runtime.yaml"), place.file("kept")).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = place.bare();
+        let (code, out, errors) = place.end(command.args(FREE_PORTS).args(arguments));
+        assert_eq!(code, Some(0), "{out}{errors}");
+        let app = out.lines().find_map(|line| line.strip_prefix("APP_ID=")).unwrap_or_default().to_owned();
+        (out, app)
+    };
+    let folder = place.0.path().file_name().unwrap().to_str().unwrap().to_owned();
+
+    let (out, app) = run(&["env"]);
+    assert_eq!(app, folder);
+    let beginning = "configuration: none of runtime.yaml, components, resources and ~/.dapr/components is here, so all is in \
+                     memory\nto go on: envoy-runtime run --write-config runtime.yaml\n\nCOMPONENT";
+    assert!(out.starts_with(beginning), "{out}");
+    for (name, kind) in [
+        ("statestore", "state.in-memory"),
+        ("configstore", "configuration.in-memory"),
+        ("lockstore", "lock.in-memory"),
+        ("sequencer", "sequencer.in-memory"),
+        ("localsecretstore", "secretstores.local.env"),
+    ] {
+        let row = |line: &str| line.split_whitespace().take(2).eq([name, kind]);
+        assert!(out.lines().any(row), "{name}: {out}");
+    }
+    assert!(out.contains("\nto end: Ctrl-C\n") && out.contains("\ntry: "), "{out}");
+
+    // As many a project has it: a folder called so with something else in it.
+    fs::create_dir(place.file("components")).unwrap();
+    fs::write(place.file("components/package.json"), "{\"name\": \"button\"}").unwrap();
+    let component = |name: &str| {
+        format!(
+            "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: {name}}}\nspec: {{type: state.in-memory}}\n"
+        )
+    };
+    let broker = "---\nkind: Component\nmetadata: {name: pubsub}\nspec: {type: pubsub.redis, version: v1}\n";
+    fs::create_dir_all(place.file(".dapr/components")).unwrap();
+    fs::write(place.file(".dapr/components/all.yaml"), component("home") + broker).unwrap();
+    let (out, _) = run(&["true"]);
+    assert!(out.contains("/.dapr/components\n") && out.contains("home "), "{out}");
+    fs::create_dir(place.file("resources")).unwrap();
+    fs::write(place.file("resources/s.yaml"), component("res")).unwrap();
+    let (out, _) = run(&["true"]);
+    assert!(out.starts_with("configuration: resources\n") && out.contains("res "), "{out}");
+    fs::write(place.file("components/s.yaml"), component("comp")).unwrap();
+    let (out, app) = run(&["--app-id", "shop", "env"]);
+    assert!(out.starts_with("configuration: components\n") && out.contains("comp "), "{out}");
+    assert_eq!(app, "shop");
+    fs::rename(place.file("kept"), place.file("runtime.yaml")).unwrap();
+    let (out, app) = run(&["env"]);
+    assert!(out.starts_with("configuration: runtime.yaml\n"), "{out}");
+    assert_eq!(app, "orders");
+}
+
+#[test]
+fn what_was_used_is_written_to_go_on_with() {
+    let place = Place::with(IN_MEMORY);
+    fs::remove_file(place.file("runtime.yaml")).unwrap();
+    let write = |place: &Place| {
+        let mut command = place.bare();
+        place.end(command.args(FREE_PORTS).args(["--write-config", "runtime.yaml", "true"]))
+    };
+    assert_eq!(write(&place).0, Some(0));
+    let written = fs::read_to_string(place.file("runtime.yaml")).unwrap();
+    for line in ["- name: statestore\n  type: state.in-memory\n", "\n# apiToken:", "defaultAccess: deny", "# limits:"] {
+        assert!(written.contains(line), "{line}: {written}");
+    }
+    // It is a configuration, and the same one.
+    let mut command = place.bare();
+    let (code, out, errors) = place.end(command.args(FREE_PORTS).args(["env"]));
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(out.starts_with("configuration: runtime.yaml\n") && out.contains("localsecretstore"), "{out}");
+    let (code, _, errors) = write(&place);
+    assert_eq!(code, Some(1));
+    assert!(errors.contains("error: runtime.yaml is there already"), "{errors}");
+}
+
+#[test]
+fn daprs_flags_say_where_and_how_much() {
+    let place = Place::with(IN_MEMORY);
+    let folder = place.file("tmp").display().to_string();
+    let mut command = place.bare();
+    command.args([
+        "--app-id",
+        "shop",
+        "--unix-domain-socket",
+        &folder,
+        "--layotto-port",
+        "off",
+        "--app-protocol",
+        "grpc",
+    ]);
+    let (code, out, errors) = place.end(command.args(["--app-ssl", "--max-body-size", "8Mi", "env"]));
+    assert_eq!(code, Some(0), "{errors}");
+    for line in [
+        format!("DAPR_GRPC_ENDPOINT=unix://{folder}/dapr-shop-grpc.socket\n"),
+        format!("DAPR_HTTP_ENDPOINT=unix://{folder}/dapr-shop-http.socket\n"),
+        "APP_PROTOCOL=grpcs\n".to_owned(),
+        "APP_ID=shop\n".to_owned(),
+    ] {
+        assert!(out.contains(&line), "{line}: {out}");
+    }
+    let mut command = place.bare();
+    command.args(["--dapr-http-port", "-1", "--dapr-grpc-port", "0", "--layotto-port", "off"]);
+    let (code, out, errors) = place.end(command.args(["--dapr-listen-addresses", "[::1]", "true"]));
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(out.contains("Dapr gRPC    [::1]:") && out.contains("Dapr HTTP    http://[::1]:"), "{out}");
+    let mut command = place.bare();
+    let (code, _, errors) = place.end(command.args(["--max-body-size", "1", "true"]));
+    assert_eq!(code, Some(1));
+    let text =
+        "--max-body-size: error: limits.maxRequestBytes: a whole number from 1024 to 268435456 is expected, not \"1\"";
+    assert!(errors.starts_with(text), "{errors}");
 }
 
 #[test]

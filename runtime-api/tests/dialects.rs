@@ -6,14 +6,16 @@ mod support;
 
 use std::rc::Rc;
 
+use ::http::{Method, StatusCode};
 use envoy_runtime_proto::dapr::common::v1::StateItem;
 use envoy_runtime_proto::dapr::runtime::v1 as dapr;
 use prost::Message;
 use runtime_api::Runtime;
 use runtime_api::api::call::{Head, Reply};
+use runtime_api::api::http;
 use runtime_api::testing::{World, call, call_with, worker};
 use serde_json::json;
-use support::{DAPR, LAYOTTO, etag, item, message, status};
+use support::{DAPR, LAYOTTO, etag, item, let_in, message, received, status};
 use tonic::Code;
 use tonic_types::StatusExt;
 
@@ -118,6 +120,52 @@ fn keys_have_the_prefix_of_the_dialect_unless_the_store_says_otherwise() {
         let sent = String::from_utf8(server.received().to_vec()).unwrap();
         assert_eq!(sent, format!("*1\r\n$4\r\nPING\r\n{}{}", get(by_dapr), get(by_layotto)), "{prefix}");
     }
+}
+
+/// As Dapr and Layotto have it: what is empty is no part of a key.
+#[test]
+fn keys_have_no_part_for_an_app_or_a_namespace_without_a_name() {
+    for (app, namespace, prefix, key) in [
+        ("a", json!(null), "namespace", "a||k"),
+        ("", json!("prod"), "namespace", "k"),
+        ("", json!(null), "namespace", "k"),
+        ("", json!(null), "appid", "k"),
+        ("", json!(null), "name", "s||k"),
+    ] {
+        let world = World::default();
+        let metadata = json!({"redisHost": "redis:6379", "keyPrefix": prefix});
+        let components = json!([
+            {"name": "s", "type": "state.redis", "metadata": metadata},
+            {"name": "l", "type": "lock.redis", "metadata": {"redisHost": "redis:6379"}},
+        ]);
+        let document = json!({"appId": app, "namespace": namespace, "components": components});
+        let worker = worker(&world, &document);
+        let request = dapr::GetStateRequest { store_name: "s".into(), key: "k".into(), ..Default::default() };
+        let _call = call(&world, &worker, &format!("{DAPR}/GetState"), &request);
+        let server = let_in(&world, "runtime.state.s");
+        let sent = received(&server);
+        assert!(sent.contains(&format!("\r\n${}\r\n{key}\r\n", key.len())), "{app:?} {prefix}: {sent}");
+        if app.is_empty() {
+            let (store_name, resource_id, lock_owner) = ("l".to_owned(), "r".to_owned(), "o".to_owned());
+            let request = dapr::TryLockRequest { store_name, resource_id, lock_owner, expiry_in_seconds: 10 };
+            let _call = call(&world, &worker, &format!("{LAYOTTO}/TryLock"), &request);
+            let sent = received(&let_in(&world, "runtime.lock.l"));
+            assert!(sent.contains("\r\nlock|||r\r\n"), "{sent}");
+        }
+    }
+}
+
+#[test]
+fn an_attribute_may_be_called_as_its_path_begins() {
+    let (_, worker) = world();
+    let set = |target: &str| {
+        let target = target.to_owned();
+        let request = http::Request { method: Method::PUT, target, body: "x".into(), ..http::Request::default() };
+        assert_eq!(worker.http(&request).status, StatusCode::NO_CONTENT);
+    };
+    set("/v1.0/metadata//v1.0/metadata/a");
+    let all = worker.http(&http::Request { target: "/v1.0/metadata".to_owned(), ..http::Request::default() });
+    assert!(all.body.contains(r#""/v1.0/metadata/a":"x""#), "{}", all.body);
 }
 
 #[test]

@@ -8,11 +8,14 @@ mod support;
 use std::rc::Rc;
 use std::time::Duration;
 
+use envoy_runtime_proto::dapr::common::v1::StateItem;
+use envoy_runtime_proto::dapr::common::v1::StateOptions;
+use envoy_runtime_proto::dapr::common::v1::state_options::StateConsistency;
 use runtime_api::Runtime;
 use runtime_api::api::call::Head;
 use runtime_api::testing::{Connection, World, call_with, worker};
 use serde_json::json;
-use support::{DAPR, get, item, save, status, value};
+use support::{DAPR, get, item, received, resp, save, status, value};
 use tonic::Code;
 
 fn redis(metadata: serde_json::Value) -> (World, Rc<Runtime>) {
@@ -257,4 +260,29 @@ fn calls_beyond_what_may_wait_are_refused() {
     let calls: Vec<_> = (0..20_000).map(|_| get(&world, &worker, "k")).collect();
     let refused = calls.iter().filter_map(runtime_api::testing::Started::outcome).count();
     assert_eq!(refused, 20_000 - (16 * 1024 - 1), "the PING of the login waits too");
+}
+
+/// A strongly consistent write waits for the replicas, but never so long that its connection passes for dead.
+#[test]
+fn redis_waits_for_its_replicas_within_the_limit_of_a_call() {
+    for (limit, patience) in [("5s", "1000"), ("500ms", "250"), ("1ms", "1")] {
+        let world = World::default();
+        let component = json!({"name": "s", "type": "state.redis", "metadata": {"redisHost": "redis:6379"}});
+        let document = json!({"appId": "a", "limits": {"timeout": limit}, "components": [component]});
+        let worker = worker(&world, &document);
+        let options = Some(StateOptions { consistency: StateConsistency::ConsistencyStrong.into(), concurrency: 0 });
+        let call = save(&world, &worker, vec![StateItem { options, ..item("k", "v") }]);
+        let server = accept(&world);
+        assert_eq!(received(&server), resp(&["INFO", "replication"]));
+        let info = "slave0:ip=10.0.0.2,state=online,lag=0";
+        server.send(format!("${}\r\n{info}\r\n", info.len()).as_bytes());
+        let written = received(&server);
+        server.send(b":1\r\n");
+        let sent = written + &received(&server);
+        assert!(sent.ends_with(&resp(&["WAIT", "1", patience])), "{limit}: {sent}");
+        server.send(b":0\r\n");
+        let (code, text) = status(&call);
+        let expected = format!("only 0 of 1 replicas have it after {patience} ms");
+        assert!(code == Code::Unavailable && text.ends_with(&expected), "{code:?} {text}");
+    }
 }

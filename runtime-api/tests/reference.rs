@@ -51,9 +51,10 @@ token.
 
 const LISTENING: &str = "\
 Each is `host:port`, `unix:///path` of a Unix socket, or `off`. The host is an IP address or `localhost`, which is
-127.0.0.1. No two may be the same. Both dialects answer on both gRPC listeners. `envoy-runtime run` takes a free port for
-`admin` unless one is given; the flags `--layotto-port`, `--dapr-grpc-port`, `--dapr-http-port` and `--admin-port` go
-before what is written here.
+127.0.0.1. No two may be the same. Both dialects answer on both gRPC listeners. What is in the place of a Unix socket and is
+none is refused, since Envoy would remove it. `envoy-runtime run` makes `admin` a Unix socket in a folder that nobody else can
+look into, unless an address is given: who reaches it can stop Envoy. The flags `--layotto-port`, `--dapr-grpc-port`,
+`--dapr-http-port` and `--admin-port` go before what is written here.
 
 ";
 
@@ -70,8 +71,8 @@ may also stand in a document of the kind `Configuration`: see [secrets.md](secre
 ";
 
 const COMPONENTS: &str = "\
-Names must differ within a building block. A component whose `scopes` do not hold the `appId` is checked and then left
-out. Without `cluster`, `envoy-runtime render` adds a cluster called `runtime.<building block>.<name>` for a driver with a
+Names must differ within a building block. A component whose `scopes` do not hold the `appId` is not looked into and
+left out. Without `cluster`, `envoy-runtime render` adds a cluster called `runtime.<building block>.<name>` for a driver with a
 server, such as `runtime.state.statestore`; what a `cluster` of your own needs is in
 [quick-start-envoy.md](quick-start-envoy.md#a-cluster-of-your-own).
 
@@ -268,6 +269,7 @@ fn values(kind: Kind) -> (&'static str, String) {
         Kind::Refused(why) => return ("refused", why.to_owned()),
         Kind::Text => "text".to_owned(),
         Kind::KeyPart => "text without `||`".to_owned(),
+        Kind::KeyPartOrEmpty => "text without `||`, possibly empty".to_owned(),
         Kind::Secret => "secret: text, or `{env: NAME}`".to_owned(),
         Kind::Flag => "`true` or `false`".to_owned(),
         Kind::Whole(least, i64::MAX) => format!("whole number from {least}"),

@@ -486,3 +486,41 @@ fn nothing_secret_is_logged_or_shown() {
     assert!(!shown.contains("hvs.token") && !shown.contains("hunter2"), "{shown}");
     assert!(world.log_lines().iter().any(|line| line.contains("method=GetSecret component=vault")), "{shown}");
 }
+
+#[test]
+fn numbers_keep_their_digits() {
+    let numbers = r#"{"pin": 0.10, "long": 12345678901234567890123456, "deep": [1e3, -0]}"#;
+    let world = World::default();
+    let file = json!({"secretsFile": "secrets.json", "secrets": numbers});
+    let worker = with(&world, "secretstores.local.file", file);
+    let expected =
+        single(&[("pin", "0.10"), ("long", "12345678901234567890123456"), ("deep:0", "1e3"), ("deep:1", "-0")]);
+    assert_eq!(secrets(&bulk(&world, &worker, DAPR)), expected);
+
+    let world = World::default();
+    let worker = vault(&world, &json!({}));
+    let started = get(&world, &worker, "db");
+    asked(&world).reply(200, format!(r#"{{"data": {{"data": {numbers}}}}}"#));
+    let expected = [("pin", "0.10"), ("long", "12345678901234567890123456"), ("deep", "[1e3, -0]")];
+    assert_eq!(secret(&started), map(&expected));
+}
+
+/// A name that leads elsewhere could read what is outside of the prefix.
+#[test]
+fn names_lead_down_from_the_prefix_alone() {
+    let world = World::default();
+    let worker = vault(&world, &json!({}));
+    for name in ["", "/db", "db/", "a//b", ".", "..", "a/./b", "../other/db", "a/../../b"] {
+        let (code, text) = status(&get(&world, &worker, name));
+        assert_eq!(code, Code::InvalidArgument, "{name:?}");
+        assert!(text.contains("none of them empty, . or .."), "{text}");
+    }
+    let started = bulk(&world, &worker, DAPR);
+    asked(&world).reply(200, r#"{"data": {"keys": ["/", "../", "a//", "..", ""]}}"#);
+    assert_eq!(secrets(&started), BTreeMap::new());
+
+    let kind = "secretstores.hashicorp.vault";
+    let said = errors(kind, json!({"vaultToken": "t", "enginePath": "a//b", "vaultKVPrefix": "../x"}));
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].contains("enginePath: names of folders with single slashes"), "{said:?}");
+}

@@ -1,6 +1,7 @@
 //! The configuration of an Envoy that serves a runtime configuration. The templates are YAML as a person would
 //! write it; what varies is put in here.
 
+mod runtime;
 mod template;
 
 use std::fs;
@@ -14,6 +15,7 @@ use runtime_api::config::{Component, Config, Listen, secrets};
 use serde_json::{Value, json};
 
 use crate::{Failure, filters};
+pub use runtime::write_runtime;
 use template::{Part, fill, without_comments};
 
 const BOOTSTRAP: &str = include_str!("templates/bootstrap.yaml");

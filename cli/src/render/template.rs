@@ -63,7 +63,7 @@ pub(super) fn json(value: &Value) -> String {
 }
 
 /// A value in one line, quoted where it might be taken for something else.
-fn flow(value: &Value) -> String {
+pub(super) fn flow(value: &Value) -> String {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
         Value::String(text) => scalar(text),

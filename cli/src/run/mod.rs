@@ -6,9 +6,9 @@ mod envoy;
 mod group;
 mod keeper;
 mod places;
+mod voices;
 
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::process::ExitStatus;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
@@ -20,19 +20,17 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::render::{self, Machine};
-use crate::report::{Finding, Style};
-use crate::source::{Checked, Spot};
-use crate::{Failure, args, filters, report};
+use crate::source::{Checked, Origin};
+use crate::{Failure, args, filters};
 use envoy::Envoy;
 use group::Group;
 pub use keeper::{KEEPER, keep};
+use voices::Voices;
 
 /// How long Envoy may take to answer on all listeners: the look-up of a name that does not answer takes 15 s.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// How long a process may take to end by itself.
 const END_WITHIN: Duration = Duration::from_secs(5);
-/// How long calls in flight may take when the end is near.
-const DRAIN_WITHIN: Duration = Duration::from_secs(3);
 /// How often something is looked at that cannot be waited for.
 const GLANCE: Duration = Duration::from_millis(20);
 
@@ -47,18 +45,13 @@ enum Event {
 /// Runs Envoy, and the app if there is one, until either ends or a signal asks for the end. Returns the exit code:
 /// the app's, or that of a failure.
 pub fn run(args: &args::Run, checked: Checked) -> Result<u8, Failure> {
-    let Checked { document, secrets, config, admin_given, .. } = checked;
+    let Checked { document, secrets, config, admin_given, origin, .. } = checked;
     let Some(mut config) = config else { return Err(Failure::new("the configuration has errors")) };
     let program = envoy::find(args.envoy.as_deref())?;
-    places::settle(&mut config, admin_given)?;
-    warn_about_app_port(args);
+    let folder = places::folder()?;
+    places::settle(&mut config, admin_given, folder.path())?;
     let (events, happened) = channel();
     watch_signals(&events)?;
-    let folder = tempfile::Builder::new()
-        .prefix("envoy-runtime-")
-        .permissions(fs::Permissions::from_mode(0o700))
-        .tempdir()
-        .map_err(|error| Failure::new(format!("no temporary folder: {error}")))?;
     filters::extract(folder.path())?;
     let machine = Machine { modules: folder.path(), authorities: envoy::authorities() };
     let bootstrap = folder.path().join("bootstrap.yaml");
@@ -66,21 +59,13 @@ pub fn run(args: &args::Run, checked: Checked) -> Result<u8, Failure> {
     fs::write(&bootstrap, text).map_err(|error| Failure::file(&bootstrap, &error))?;
     let mut keeper = keeper::Keeper::start(folder.path())?;
     let envoy = Envoy::start(&program, &bootstrap, &secrets, args, &events, &mut keeper)?;
-    let mut session = Session { config: &config, happened, envoy, app: None };
+    let drain = Duration::from_secs(args.dapr_graceful_shutdown_seconds.into());
+    let mut session = Session { config: &config, origin, drain, happened, envoy, app: None };
     let code = session.serve(args, &events, &mut keeper);
     session.end_envoy();
     places::remove_sockets(&config);
     keeper.dismiss();
     code
-}
-
-fn warn_about_app_port(args: &args::Run) {
-    if args.app_port.is_some() {
-        let finding = Finding::warning(Spot::whole("--app-port"), "", "has no effect yet: nothing calls the app");
-        let mut errors = io::stderr();
-        // Nobody is left to be warned when the standard error output is closed.
-        let _ = report::write(&[finding], Style::of(&errors), &mut errors);
-    }
 }
 
 fn watch_signals(events: &Sender<Event>) -> Result<(), Failure> {
@@ -100,9 +85,20 @@ fn watch_signals(events: &Sender<Event>) -> Result<(), Failure> {
 /// Envoy, the app, and what happens to them.
 struct Session<'a> {
     config: &'a Config,
+    /// Where the configuration comes from.
+    origin: Origin,
+    /// How long calls in flight may take when the end is near.
+    drain: Duration,
     happened: Receiver<Event>,
     envoy: Envoy,
-    app: Option<Group>,
+    app: Option<App>,
+}
+
+/// The app, and what tells when all that it said has been passed on.
+struct App {
+    group: Group,
+    heard: Receiver<()>,
+    started: Instant,
 }
 
 impl Session<'_> {
@@ -110,14 +106,22 @@ impl Session<'_> {
         if !self.wait_until_ready()? {
             return Ok(0);
         }
-        // A reader of the output that went away is no reason to stop serving.
-        let _ = io::stdout().write_all(places::table(self.config).as_bytes()).and_then(|()| io::stdout().flush());
+        let voices = Voices::of(args);
+        voices.tell(&places::table(self.config, &self.origin), places::object(self.config, &self.origin));
         if !args.app.is_empty() {
-            self.app = Some(app::start(args, self.config, events, keeper)?);
+            let (group, heard) = app::start(args, self.config, events, keeper)?;
+            self.app = Some(App { group, heard, started: Instant::now() });
         }
         match self.happened.recv() {
             Ok(Event::App(status)) => {
+                let lasted = self.app.as_ref().map(|app| app.started.elapsed()).unwrap_or_default();
                 self.end_app(false);
+                if !status.success() {
+                    let seconds = lasted.as_secs_f32();
+                    let text = format!("the app ended after {seconds:.1} s ({status}), and Envoy ends with it\n");
+                    // Nobody is left to be told when the standard error output is closed.
+                    let _ = io::stderr().write_all(text.as_bytes());
+                }
                 Ok(exit_code(status))
             }
             Ok(Event::Envoy(status)) => {
@@ -156,13 +160,14 @@ impl Session<'_> {
 
     /// Ends the app with all that it started. `ask`: it is still there and must be asked to end.
     fn end_app(&mut self, ask: bool) -> Option<ExitStatus> {
-        let group = self.app.take()?;
+        let App { group, heard, .. } = self.app.take()?;
         let status = if ask {
             self.end(group, |event| if let Event::App(status) = event { Some(status) } else { None })
         } else {
             None
         };
         group.sweep();
+        voices::hear_out(&heard);
         status
     }
 
@@ -182,7 +187,7 @@ impl Session<'_> {
             return;
         }
         let started = Instant::now();
-        while admin::calls_in_flight(admin).is_ok_and(|calls| calls > 0) && started.elapsed() < DRAIN_WITHIN {
+        while admin::calls_in_flight(admin).is_ok_and(|calls| calls > 0) && started.elapsed() < self.drain {
             // A second signal is impatience.
             if matches!(self.happened.recv_timeout(GLANCE), Ok(Event::Signal)) {
                 return;

@@ -3,13 +3,13 @@
 use std::path::{Path as FilePath, PathBuf};
 use std::rc::Rc;
 
-use runtime_api::config::{self, Field, Kind, Path, Report};
+use runtime_api::config::{self, Field, Kind, Path, Report, scalar};
 use serde_json::{Map, Value, json};
 
 use super::origins::Children;
 use super::secrets::Reference;
 use super::yaml::{self, Node};
-use super::{Draft, File, Spot};
+use super::{Draft, File, Spot, field};
 use crate::Failure;
 use crate::report::Finding;
 
@@ -56,17 +56,79 @@ const CONFIGURATION: &str = "Configuration";
 
 const API_VERSION: &str = "dapr.io/v1alpha1";
 
+/// Building blocks of Dapr's that are not served here yet. A component of one is passed over.
+const UNSERVED_BLOCKS: &[&str] =
+    &["bindings", "conversation", "crypto", "middleware", "nameresolution", "pubsub", "workflowbackend"];
+
+/// Types of Dapr's that are not served here yet, by building block. A component of one is passed over, and any other type is
+/// a mistake.
+const UNSERVED: &[(&str, &[&str])] = &[
+    (
+        "state",
+        &[
+            "aerospike",
+            "alicloud.tablestore",
+            "aws.dynamodb",
+            "azure.blobstorage",
+            "azure.cosmosdb",
+            "azure.tablestorage",
+            "cassandra",
+            "cloudflare.workerskv",
+            "cockroachdb",
+            "coherence",
+            "consul",
+            "couchbase",
+            "gcp.firestore",
+            "hashicorp.consul",
+            "hazelcast",
+            "jetstream",
+            "memcached",
+            "mongodb",
+            "mysql",
+            "oci.objectstorage",
+            "oracledatabase",
+            "postgres",
+            "postgresql",
+            "ravendb",
+            "rethinkdb",
+            "sqlite",
+            "sqlserver",
+            "zookeeper",
+        ],
+    ),
+    ("configuration", &["azure.appconfig", "kubernetes", "postgres", "postgresql"]),
+    (
+        "secretstores",
+        &[
+            "alicloud.parameterstore",
+            "aws.parameterstore",
+            "aws.secretmanager",
+            "azure.keyvault",
+            "gcp.secretmanager",
+            "huaweicloud.csms",
+            "tencentcloud.ssm",
+        ],
+    ),
+];
+
+/// The namespace of the app, for keys and for which components are its own, as for daprd.
+const NAMESPACE: &str = "NAMESPACE";
+
 /// Reads all components of the folders. `variable` looks up environment variables.
 pub(super) fn read(
     app_id: &str,
+    says_app_id: &str,
     folders: &[PathBuf],
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Draft, Failure> {
     let names: Vec<String> = folders.iter().map(|dir| dir.display().to_string()).collect();
     let mut draft = Draft::empty(Spot::whole(names.join(", ")));
-    draft.set(&["appId"], json!(app_id), Spot::whole("--app-id"));
+    draft.set(&["appId"], json!(app_id), Spot::whole(says_app_id));
+    if let Some(namespace) = variable(NAMESPACE).filter(|name| !name.is_empty()) {
+        draft.set(&["namespace"], json!(namespace), Spot::whole(NAMESPACE));
+    }
     draft.set(&["components"], json!([]), Spot::whole(names.join(", ")));
-    let mut components = Vec::new();
+    let (mut components, mut passed_over) = (Vec::new(), Vec::new());
     for dir in folders {
         let files = super::component_files(dir)?;
         if files.is_empty() {
@@ -74,11 +136,17 @@ pub(super) fn read(
         }
         for file in files {
             for document in yaml::parse(&super::open(&file)?, &mut draft.findings) {
-                if let Some(component) = draft.component(&document, components.len(), &variable) {
+                if let Some(unserved) = draft.unserved(&document) {
+                    passed_over.push(unserved);
+                } else if let Some(component) = draft.component(&document, components.len(), &variable) {
                     components.push(component);
                 }
             }
         }
+    }
+    if !passed_over.is_empty() {
+        let text = format!("passed over, since it is not served yet: {}", passed_over.join(", "));
+        draft.findings.push(Finding::warning(Spot::whole(names.join(", ")), "", text));
     }
     if let Some(list) = draft.document.get_mut("components") {
         *list = Value::Array(components);
@@ -127,7 +195,29 @@ impl Draft {
         });
     }
 
-    /// The component in a document of a file; none if the document is of another kind or empty.
+    /// What is said of a component of this app that Dapr has and that is not served here yet: its name and type.
+    fn unserved(&self, document: &Node) -> Option<String> {
+        let kind = document.get("spec").and_then(|spec| spec.get("type")).and_then(Node::text)?.to_ascii_lowercase();
+        let is_component = document.get("kind").and_then(Node::text) == Some("Component");
+        let (block, driver) = kind.split_once('.')?;
+        let known = UNSERVED_BLOCKS.contains(&block)
+            || UNSERVED.iter().any(|(other, drivers)| *other == block && drivers.contains(&driver));
+        let name = document.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Node::text);
+        let ours = is_component && known && self.is_its_own(document);
+        ours.then(|| format!("{} ({kind})", name.unwrap_or_default()))
+    }
+
+    /// Whether a component is for this app and, where the app has a namespace and the component names one, of that
+    /// namespace. Others are not looked into: whatever is wrong in them is theirs.
+    fn is_its_own(&self, component: &Node) -> bool {
+        let theirs = component.get("metadata").and_then(|metadata| metadata.get("namespace")).map(Node::value);
+        let theirs = theirs.as_ref().and_then(scalar).filter(|name| !name.is_empty());
+        let own = field(&self.document, "namespace").and_then(Value::as_str);
+        let elsewhere = own.is_some_and(|own| theirs.is_some_and(|theirs| theirs != own));
+        !elsewhere && config::is_for(&component.value(), &self.served_app())
+    }
+
+    /// The component in a document of a file; none if the document is of another kind, empty or for another app.
     fn component(
         &mut self,
         document: &Node,
@@ -151,6 +241,9 @@ impl Draft {
             };
             let spot = kind.unwrap_or(document).spot.clone();
             self.findings.push(Finding::warning(spot, "kind", text));
+            return None;
+        }
+        if !self.is_its_own(document) {
             return None;
         }
         self.check_shape(document);

@@ -1,5 +1,5 @@
 //! Layotto's configuration: a MOSN file with a `grpc_config` in one of its filters. The sections of [`SECTIONS`] are
-//! served.
+//! served; all else that a MOSN may be told is named in one line and passed over.
 
 use std::rc::Rc;
 
@@ -16,12 +16,36 @@ use crate::report::Finding;
 
 /// The sections of components, and which building block each is. Types in a section have no block before them.
 const SECTIONS: &[Section] = &[
-    Section { name: "state", block: Block::State, meaning: "state store" },
-    Section { name: "config_store", block: Block::Configuration, meaning: "configuration store" },
-    Section { name: "secret_store", block: Block::Secrets, meaning: "secret store" },
-    Section { name: "lock", block: Block::Lock, meaning: "lock store" },
-    Section { name: "sequencer", block: Block::Sequencer, meaning: "sequencer" },
+    Section { name: "state", block: Block::State, meaning: "state store", unserved: STATE },
+    Section { name: "config_store", block: Block::Configuration, meaning: "configuration store", unserved: &["nacos"] },
+    Section { name: "secret_store", block: Block::Secrets, meaning: "secret store", unserved: SECRETS },
+    Section { name: "lock", block: Block::Lock, meaning: "lock store", unserved: &["consul", "mongo", "zookeeper"] },
+    Section { name: "sequencer", block: Block::Sequencer, meaning: "sequencer", unserved: SEQUENCERS },
 ];
+
+/// Layotto's types that are not served here yet. A component of one is passed over; any other type is a mistake.
+const STATE: &[&str] = &[
+    "aerospike",
+    "aws.dynamodb",
+    "azure.blobstorage",
+    "azure.cosmosdb",
+    "azure.tablestorage",
+    "cassandra",
+    "cloudstate.crdt",
+    "consul",
+    "couchbase",
+    "gcp.firestore",
+    "hazelcast",
+    "memcached",
+    "mongodb",
+    "mysql",
+    "postgresql",
+    "rethinkdb",
+    "sqlserver",
+    "zookeeper",
+];
+const SECRETS: &[&str] = &["aws.parameterstore", "aws.secretmanager", "azure.keyvault", "gcp.secretmanager"];
+const SEQUENCERS: &[&str] = &["mongo", "mysql", "snowflake", "zookeeper"];
 
 /// Drivers that Layotto calls otherwise: what stands here after the building block, and Layotto's type.
 const RENAMED: &[(&str, &str)] = &[("redis.cluster", "redis_cluster")];
@@ -32,6 +56,8 @@ struct Section {
     block: Block,
     /// What one of its components is called in a message.
     meaning: &'static str,
+    /// Types that Layotto has and that are not served here yet.
+    unserved: &'static [&'static str],
 }
 
 /// Stands for a secret until all stores are known.
@@ -70,8 +96,12 @@ pub(super) fn read(file: &Rc<File>) -> Draft {
     }
     draft.app_id(&grpc);
     draft.listener(&grpc);
-    draft.sections(&grpc);
-    draft.name_the_rest(root, &grpc);
+    let mut passed_over = draft.sections(&grpc);
+    passed_over.extend(the_rest(root, &grpc));
+    if !passed_over.is_empty() {
+        let text = format!("passed over, since it is not served yet: {}", passed_over.join(", "));
+        draft.findings.push(Finding::warning(root.spot.clone(), "", text));
+    }
     draft
 }
 
@@ -113,14 +143,10 @@ impl Draft {
         let spot = app_id.or(app).unwrap_or(grpc.config).spot.clone();
         let path = grpc.path.field("app").field("app_id");
         self.origins.add(Path::default().field("appId"), spot, path.to_string(), Children::Fields);
-        if let (Some(app_id), Some(document)) = (app_id, self.document.as_object_mut()) {
-            document.insert("appId".to_owned(), app_id.value());
-        }
-        for (name, node) in app.map(Node::fields).unwrap_or_default() {
-            if !name.eq_ignore_ascii_case("app_id") {
-                let path = grpc.path.field("app").field(name);
-                self.warn(node, &path, "has no effect yet: nothing calls the app");
-            }
+        if let Some(document) = self.document.as_object_mut() {
+            // Most of Layotto's own configurations have none.
+            let app_id = app_id.map(Node::value).filter(|id| !id.is_null());
+            document.insert("appId".to_owned(), app_id.unwrap_or_else(|| json!("")));
         }
     }
 
@@ -129,6 +155,7 @@ impl Draft {
         let unix = grpc.listener.get("network").and_then(Node::text) == Some("unix");
         let value = match address.text() {
             Some(path) if unix && !path.starts_with("unix:") => json!(format!("unix://{path}")),
+            Some(port) if port.starts_with(':') => json!(format!("0.0.0.0{port}")),
             _ => address.value(),
         };
         self.set(&["listeners", "layottoGrpc"], value, address.spot.clone());
@@ -137,11 +164,16 @@ impl Draft {
         self.origins.add(path, address.spot.clone(), own.to_string(), Children::Fields);
     }
 
-    /// The components of all sections.
-    fn sections(&mut self, grpc: &Grpc<'_>) {
-        let mut components = Vec::new();
+    /// The components of all sections. Returns what is passed over.
+    fn sections(&mut self, grpc: &Grpc<'_>) -> Vec<String> {
+        let (mut components, mut passed_over) = (Vec::new(), Vec::new());
         for section in SECTIONS {
             for (name, store) in grpc.config.get(section.name).map(Node::fields).unwrap_or_default() {
+                let kind = store.get("type").and_then(Node::text).unwrap_or_default();
+                if section.unserved.iter().any(|unserved| unserved.eq_ignore_ascii_case(kind)) {
+                    passed_over.push(format!("{}.{name} ({kind})", section.name));
+                    continue;
+                }
                 let path = Path::default().field("components").index(components.len());
                 let own = grpc.path.field(section.name).field(name);
                 components.push(self.section_component(section, name, store, &path, &own));
@@ -150,6 +182,7 @@ impl Draft {
         if let Some(document) = self.document.as_object_mut() {
             document.insert("components".to_owned(), Value::Array(components));
         }
+        passed_over
     }
 
     /// One component: `own` is its path in the file.
@@ -260,32 +293,36 @@ impl Draft {
         json!(format!("{prefix}{kind}"))
     }
 
-    /// Names the parts of the file that nothing is made of.
-    fn name_the_rest(&mut self, root: &Node, grpc: &Grpc<'_>) {
-        for (name, node) in grpc.config.fields() {
-            let mut served = SECTIONS.iter().map(|section| section.name).chain(["app"]);
-            if !served.any(|served| name.eq_ignore_ascii_case(served)) {
-                self.warn(node, &grpc.path.field(name), "not served yet");
-            }
-        }
-        for (server, path) in items(root, &Path::default(), "servers") {
-            for (listener, path) in items(server, &path, "listeners") {
-                if path != grpc.listener_path {
-                    let name = listener.get("name").and_then(Node::text).unwrap_or_default();
-                    self.warn(listener, &path, &format!("the listener {name:?} is not served yet"));
-                }
-            }
-        }
-        for name in ["metrics", "tracing"] {
-            if let Some(node) = root.get(name) {
-                self.warn(node, &Path::default().field(name), "not taken over: Envoy has its own");
-            }
-        }
-    }
-
     fn warn(&mut self, node: &Node, path: &Path, text: &str) {
         self.findings.push(Finding::warning(node.spot.clone(), &path.to_string(), text));
     }
+}
+
+/// The parts of the file that nothing is made of.
+fn the_rest(root: &Node, grpc: &Grpc<'_>) -> Vec<String> {
+    let mut rest = Vec::new();
+    for (name, node) in grpc.config.fields() {
+        let mut served = SECTIONS.iter().map(|section| section.name);
+        if name.eq_ignore_ascii_case("app") {
+            let others = node.fields().iter().filter(|(name, _)| !name.eq_ignore_ascii_case("app_id"));
+            rest.extend(others.map(|(field, _)| format!("{name}.{field}")));
+        } else if !served.any(|served| name.eq_ignore_ascii_case(served)) {
+            rest.push(name.clone());
+        }
+    }
+    for (filter, _) in items(grpc.listener, &Path::default(), "stream_filters") {
+        rest.push(format!("the stream filter {}", filter.get("type").and_then(Node::text).unwrap_or_default()));
+    }
+    for (server, path) in items(root, &Path::default(), "servers") {
+        for (listener, path) in items(server, &path, "listeners") {
+            if path != grpc.listener_path {
+                let name = listener.get("name").and_then(Node::text).unwrap_or_default();
+                rest.push(format!("the listener {name:?}"));
+            }
+        }
+    }
+    rest.extend(root.fields().iter().map(|(name, _)| name.clone()).filter(|name| name != "servers"));
+    rest
 }
 
 /// What Layotto calls a driver, without the building block.

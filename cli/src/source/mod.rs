@@ -2,6 +2,7 @@
 //! the one document that [`Config::check`] takes, with the place of every value in it.
 
 mod dapr;
+mod found;
 mod layotto;
 mod origins;
 mod secrets;
@@ -9,17 +10,20 @@ mod spot;
 mod yaml;
 
 use std::ffi::OsStr;
-use std::fs;
 use std::net::{IpAddr, TcpListener};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::rc::Rc;
+use std::{fs, io};
 
-use runtime_api::config::{Config, Listen, Listeners, Path, Report, Severity};
+use runtime_api::config::{Config, LISTENERS, Listen, Listeners, Path, Presence, Report, Severity, parse_address};
 use serde_json::{Map, Value};
 
 use crate::Failure;
 use crate::args::{Port, Source};
 use crate::report::Finding;
+use found::Found;
+pub use found::{Origin, PLACES};
 use origins::{Children, Origins};
 pub use secrets::{Variable, environment_file};
 pub use spot::{File, Spot};
@@ -37,6 +41,8 @@ pub struct Checked {
     pub findings: Vec<Finding>,
     /// Whether the user said where the admin interface listens.
     pub admin_given: bool,
+    /// Where it comes from.
+    pub origin: Origin,
 }
 
 /// A configuration under construction.
@@ -63,28 +69,85 @@ pub enum Place {
 /// Reads and checks what the user named. An error here means that a file could not be read at all.
 pub fn read(source: &Source, place: Place) -> Result<Checked, Failure> {
     let environment = secrets::variables();
-    let mut draft = Draft::read(source)?;
+    let (mut draft, origin) = Draft::read(source, &environment, place)?;
+    draft.add_limits(source);
     draft.add_listeners(source);
     draft.add_token(std::env::var_os("DAPR_API_TOKEN").as_deref());
     draft.read_stores(&environment);
     draft.follow_references();
-    Ok(draft.check(&environment, place))
+    Ok(draft.check(&environment, place, origin))
 }
 
 impl Draft {
-    fn read(source: &Source) -> Result<Self, Failure> {
-        if let Some(file) = &source.file {
-            return Ok(Self::runtime(&open(file)?));
-        }
+    fn read(source: &Source, environment: &secrets::Variables, place: Place) -> Result<(Self, Origin), Failure> {
+        let app_id = || app_id(source, environment, place);
         if let Some(file) = &source.layotto_config {
-            return Ok(layotto::read(&open(file)?));
+            let mut draft = layotto::read(&open(file)?);
+            // Most of Layotto's configurations have none on purpose, so none is made up.
+            if let Some(id) = &source.app_id {
+                draft.set(&["appId"], Value::String(id.clone()), Spot::whole("--app-id"));
+            }
+            return Ok((draft, Origin::Named));
         }
-        let app_id = source.app_id.as_deref().unwrap_or_default();
-        let mut draft = dapr::read(app_id, &source.resources_path, |variable| std::env::var(variable).ok())?;
-        if let Some(file) = &source.config {
-            draft.configurations(&open(file)?);
+        let components = |folders: &[PathBuf], configurations: &[PathBuf]| {
+            let variable = |name: &str| environment.get(name).cloned();
+            let Some(id) = app_id() else {
+                return Err(Failure::new("component files don't say the id of the app: give it by --app-id or APP_ID"));
+            };
+            let mut draft = dapr::read(&id.text, id.from, folders, variable)?;
+            for file in configurations {
+                draft.configurations(&open(file)?);
+            }
+            Ok(draft)
+        };
+        let runtime = |file: &FilePath| {
+            let mut draft = Self::runtime(&open(file)?);
+            let absent = draft.document.is_object() && field(&draft.document, "appId").is_none();
+            if let Some(id) = (absent || source.app_id.is_some()).then(app_id).flatten() {
+                draft.set(&["appId"], Value::String(id.text), Spot::whole(id.from));
+            }
+            Ok(draft)
+        };
+        if let Some(file) = &source.file {
+            return Ok((runtime(file)?, Origin::Named));
         }
-        Ok(draft)
+        if !source.resources_path.is_empty() {
+            return Ok((components(&source.resources_path, &source.config)?, Origin::Named));
+        }
+        let home = environment.get("HOME").map(FilePath::new);
+        match found::look(home) {
+            Found::File(file) if source.config.is_empty() => Ok((runtime(&file)?, Origin::Found(file))),
+            Found::Folder(folder, beside) => {
+                let beside: Vec<PathBuf> = beside.into_iter().collect();
+                let configurations = if source.config.is_empty() { &beside } else { &source.config };
+                Ok((components(std::slice::from_ref(&folder), configurations)?, Origin::Found(folder)))
+            }
+            Found::File(file) => Err(Failure::new(format!(
+                "--config goes with Dapr's component files, and {} is what would be taken here; name their folder with \
+                 --resources-path",
+                file.display()
+            ))),
+            Found::Nothing if place == Place::Elsewhere => Err(Failure::new(format!(
+                "no configuration is named, and none of {PLACES} is here: give --file, --resources-path or \
+                 --layotto-config"
+            ))),
+            Found::Nothing => {
+                let id = app_id();
+                let mut draft = Self::empty(Spot::whole("the configuration in memory"));
+                draft.document = found::in_memory(id.as_ref().map_or("", |id| &id.text), source.config.is_empty());
+                for file in &source.config {
+                    draft.configurations(&open(file)?);
+                }
+                Ok((draft, Origin::Nothing))
+            }
+        }
+    }
+
+    /// The limits given as flags, which go before what is in a file.
+    fn add_limits(&mut self, source: &Source) {
+        if let Some((flag, bytes)) = source.largest_message() {
+            self.set(&["limits", "maxRequestBytes"], Value::from(bytes), Spot::whole(flag));
+        }
     }
 
     /// A document with nothing in it, for files that are not documents themselves.
@@ -121,19 +184,25 @@ impl Draft {
 
     /// The ports given as flags, which go before what is in a file.
     fn add_listeners(&mut self, source: &Source) {
+        let host = source.dapr_listen_addresses.map(|address| address.to_string());
         let given = [
-            ("--dapr-grpc-port", "daprGrpc", source.dapr_grpc_port),
-            ("--dapr-http-port", "daprHttp", source.dapr_http_port),
-            ("--layotto-port", "layottoGrpc", source.layotto_port),
-            ("--admin-port", "admin", source.admin_port),
+            ("--dapr-grpc-port", "daprGrpc", source.dapr_grpc_port, host.as_deref()),
+            ("--dapr-http-port", "daprHttp", source.dapr_http_port, host.as_deref()),
+            ("--layotto-port", "layottoGrpc", source.layotto_port, None),
+            ("--admin-port", "admin", source.admin_port, None),
         ];
         // Held until all are chosen, so that none is chosen twice.
         let mut held = Vec::new();
-        for (flag, name, port) in given {
-            let Some(port) = port else { continue };
+        for (flag, name, port, new_host) in given {
             let old = field(&self.document, "listeners").and_then(|listeners| field(listeners, name));
-            let host = old.and_then(Value::as_str).and_then(runtime_api::config::parse_address).map(|(host, _)| host);
-            let host = host.unwrap_or("127.0.0.1");
+            let old = old.map_or_else(|| usual_address(name), |old| old.as_str().unwrap_or_default());
+            let old = parse_address(old);
+            let (flag, port) = match (port, new_host, old) {
+                (Some(port), ..) => (flag, port),
+                (None, Some(_), Some((_, port))) => ("--dapr-listen-addresses", Port::Number(port)),
+                _ => continue,
+            };
+            let host = new_host.or(old.map(|(host, _)| host)).unwrap_or("127.0.0.1");
             let address = match port {
                 Port::Off => "off".to_owned(),
                 Port::Number(port) => {
@@ -144,6 +213,14 @@ impl Draft {
                 }
             };
             self.set(&["listeners", name], Value::String(address), Spot::whole(flag));
+        }
+        if let Some(folder) = &source.unix_domain_socket {
+            let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
+            let app_id = self.served_app();
+            for (name, kind) in [("daprGrpc", "grpc"), ("daprHttp", "http")] {
+                let address = format!("unix://{}/dapr-{app_id}-{kind}.socket", folder.display());
+                self.set(&["listeners", name], Value::String(address), Spot::whole("--unix-domain-socket"));
+            }
         }
     }
 
@@ -176,12 +253,13 @@ impl Draft {
         self.origins.add(path.clone(), spot, path.to_string(), Children::Fields);
     }
 
-    fn check(mut self, environment: &secrets::Variables, place: Place) -> Checked {
+    fn check(mut self, environment: &secrets::Variables, place: Place, origin: Origin) -> Checked {
         // After an error in the syntax half of the document is missing: what is missing is no news then.
         let half = self.document.is_null() && !self.findings.is_empty();
         let (mut config, mut report) = if half { (None, Report::default()) } else { self.load(environment, place) };
         if let Some(config) = &mut config {
             check_hosts(&mut config.listeners, &mut report);
+            check_sockets(&config.listeners, &mut report);
         }
         for problem in report.0.into_iter().filter(|problem| !self.refused.contains(&problem.path)) {
             let (spot, field) = self.origins.locate(&problem.path);
@@ -200,7 +278,7 @@ impl Draft {
         self.findings.dedup_by_key(|finding| finding.to_string());
         let refused = self.findings.iter().any(|finding| finding.severity == Severity::Error);
         let config = config.filter(|_| !refused);
-        Checked { document: self.document, secrets, config, findings: self.findings, admin_given }
+        Checked { document: self.document, secrets, config, findings: self.findings, admin_given, origin }
     }
 
     fn load(&self, environment: &secrets::Variables, place: Place) -> (Option<Config>, Report) {
@@ -211,15 +289,36 @@ impl Draft {
     }
 }
 
+/// The id of the app, and who says so.
+#[derive(Debug, Clone)]
+struct AppId {
+    text: String,
+    from: &'static str,
+}
+
+/// The id of the app where no file says it: a flag, a variable, and where an Envoy is run for a developer the name of
+/// the folder.
+fn app_id(source: &Source, environment: &secrets::Variables, place: Place) -> Option<AppId> {
+    let given = source.app_id.clone().map(|text| AppId { text, from: "--app-id" });
+    let set = || environment.get("APP_ID").cloned().map(|text| AppId { text, from: "APP_ID" });
+    let folder = || {
+        let folder = std::env::current_dir().ok()?;
+        let text = folder.file_name()?.to_str()?.replace("||", "-");
+        Some(AppId { text, from: "the name of the folder" })
+    };
+    let named = |id: &AppId| !id.text.is_empty();
+    given.filter(named).or_else(|| set().filter(named)).or_else(|| (place == Place::Here).then(folder).flatten())
+}
+
+/// The address of a listener that is not configured.
+fn usual_address(listener: &str) -> &'static str {
+    let field = LISTENERS.iter().find(|field| field.name == listener);
+    if let Some(Presence::Default(address)) = field.map(|field| field.presence) { address } else { "" }
+}
+
 /// Envoy listens on addresses, and looks up no names for that. The one name that everybody writes is known.
 fn check_hosts(listeners: &mut Listeners, report: &mut Report) {
-    let listeners = [
-        ("layottoGrpc", &mut listeners.layotto_grpc),
-        ("daprGrpc", &mut listeners.dapr_grpc),
-        ("daprHttp", &mut listeners.dapr_http),
-        ("admin", &mut listeners.admin),
-    ];
-    for (name, listen) in listeners {
+    for (name, listen) in listeners.all_mut() {
         let Listen::Tcp(host, _) = listen else { continue };
         if host == "localhost" {
             "127.0.0.1".clone_into(host);
@@ -230,15 +329,42 @@ fn check_hosts(listeners: &mut Listeners, report: &mut Report) {
     }
 }
 
+/// Envoy removes what is in the place of a socket that it is to make: an old socket may go, and nothing else.
+fn check_sockets(listeners: &Listeners, report: &mut Report) {
+    for (name, listen) in listeners.all() {
+        let Listen::Unix(socket) = listen else { continue };
+        let kind = match fs::symlink_metadata(socket).map(|there| there.file_type()) {
+            Ok(kind) if kind.is_dir() => "a folder",
+            Ok(kind) if kind.is_symlink() => "a symbolic link",
+            Ok(kind) if !kind.is_socket() => "a file that is no socket",
+            _ => continue,
+        };
+        let path = Path::default().field("listeners").field(name);
+        report.error(path, format!("{socket} is {kind}, and Envoy would put its socket there: choose another path"));
+    }
+}
+
 /// A field by its name in any case.
 pub(crate) fn field<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
     object.as_object()?.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
 
 fn open(path: &FilePath) -> Result<Rc<File>, Failure> {
-    let bytes = fs::read(path).map_err(|error| Failure::file(path, &error))?;
-    let text = String::from_utf8(bytes).map_err(|error| Failure::file(path, &error))?;
+    let text = text_of(path).map_err(|error| Failure::file(path, &error))?;
     Ok(Rc::new(File { name: path.display().to_string(), text }))
+}
+
+/// What some editors put in front of a text: it says how the text is encoded, and is no part of it.
+const BYTE_ORDER_MARK: &str = "\u{feff}";
+
+/// The text of a file.
+fn text_of(path: &FilePath) -> io::Result<String> {
+    let bytes = fs::read(path)?;
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Err(io::Error::other("it is encoded as UTF-16; save it as UTF-8"));
+    }
+    let text = String::from_utf8(bytes).map_err(io::Error::other)?;
+    Ok(text.strip_prefix(BYTE_ORDER_MARK).map(str::to_owned).unwrap_or(text))
 }
 
 /// The files of a folder that may hold components, by name. Folders within it are not searched, as Dapr does not.

@@ -2,14 +2,15 @@
 //! read, references to secrets are followed, and then every secret in the document gives way to the name of a variable.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::path::Path as FilePath;
 
 use runtime_api::component::secrets::{SECRETS, Secret, kubernetes, local_env, local_file, vault};
 use runtime_api::component::{Block, DRIVERS, Driver};
-use runtime_api::config::{Config, Field, Kind, Path, Presence, Settings, Step, scalar, secrets};
+use runtime_api::config::{self, Config, Field, Kind, Path, Presence, Settings, Step, scalar, secrets};
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
-use super::{Draft, Spot, field};
+use super::{Draft, Spot, field, text_of};
 use crate::report::Finding;
 
 /// The most bytes that Linux takes for one variable: its name, `=`, its value and a zero.
@@ -17,9 +18,6 @@ const LARGEST_VARIABLE: usize = 128 * 1024;
 
 /// What the names of variables begin with that hold secrets.
 const VARIABLE: &str = "RUNTIME_SECRET";
-
-/// Stands for a secret of a component that is not for this app, which is read from nowhere.
-const UNREAD: &str = "{}";
 
 /// Where the service account of a pod has its namespace; Dapr takes it from the variable.
 const NAMESPACE: &str = "NAMESPACE";
@@ -74,19 +72,21 @@ impl Draft {
         let namespace = field(&self.document, "namespace").and_then(Value::as_str).unwrap_or("default").to_owned();
         for index in 0..self.components().len() {
             let Some(component) = self.components().get(index).cloned() else { return };
+            if !self.is_for_the_app(&component) {
+                continue;
+            }
             let metadata = field(&component, "metadata").cloned().unwrap_or_else(|| json!({}));
             let text = |name: &str| field(&metadata, name).and_then(Value::as_str).filter(|text| !text.is_empty());
             let absent = |name: &str| field(&metadata, name).is_none_or(|value| value.is_null() || value == "");
             let known = driver(&component).filter(|driver| driver.block == Block::Secrets);
             let kind = known.map_or("", |driver| driver.kind);
-            let ours = self.is_for_the_app(&component);
             let path = Path::default().field("components").index(index).field("metadata");
             match kind {
                 kind if kind == local_env::DRIVER.kind && absent(SECRETS) => {
                     let prefix = text(local_env::PREFIX).unwrap_or_default();
                     let visible: Map<String, Value> = environment
                         .iter()
-                        .filter(|(name, _)| ours && local_env::is_visible(name) && name.starts_with(prefix))
+                        .filter(|(name, _)| local_env::is_visible(name) && name.starts_with(prefix))
                         .map(|(name, value)| (name.clone(), json!(value)))
                         .collect();
                     self.set_metadata(index, SECRETS, Value::Object(visible).to_string());
@@ -97,10 +97,8 @@ impl Draft {
                         self.refused.push(path.field(SECRETS));
                         continue;
                     };
-                    if let Some(text) = self.read_file(ours, file, &path, local_file::FILE, SECRETS) {
-                        // In its shortest form: a variable of the environment has to hold it.
-                        let short = serde_json::from_str::<Value>(&text).map(|value| value.to_string());
-                        self.set_metadata(index, SECRETS, short.unwrap_or(text));
+                    if let Some(text) = self.read_file(file, &path, local_file::FILE, SECRETS) {
+                        self.set_metadata(index, SECRETS, shortest(text));
                         let spot = self.origins.locate(&path.field(local_file::FILE)).0;
                         let own_name = format!("{} ({file})", self.origins.locate(&path.field(local_file::FILE)).1);
                         self.origins.add(path.field(SECRETS), spot, own_name, super::Children::Fields);
@@ -108,7 +106,7 @@ impl Draft {
                 }
                 kind if kind == vault::DRIVER.kind && absent(vault::TOKEN) => {
                     let Some(file) = text(vault::TOKEN_FILE) else { continue };
-                    if let Some(token) = self.read_file(ours, file, &path, vault::TOKEN_FILE, vault::TOKEN) {
+                    if let Some(token) = self.read_file(file, &path, vault::TOKEN_FILE, vault::TOKEN) {
                         self.set_metadata(index, vault::TOKEN, token.trim().to_owned());
                     }
                 }
@@ -122,7 +120,7 @@ impl Draft {
                         let usual = default(kubernetes::DRIVER.fields, kubernetes::TOKEN_FILE);
                         let file = text(kubernetes::TOKEN_FILE).unwrap_or(usual);
                         let (from, to) = (kubernetes::TOKEN_FILE, kubernetes::TOKEN);
-                        if let Some(token) = self.read_file(ours, file, &path, from, to) {
+                        if let Some(token) = self.read_file(file, &path, from, to) {
                             self.set_metadata(index, kubernetes::TOKEN, token.trim().to_owned());
                         }
                     }
@@ -138,11 +136,8 @@ impl Draft {
     }
 
     /// The text of a file; nothing if it can't be read, which is reported.
-    fn read_file(&mut self, ours: bool, file: &str, path: &Path, from: &str, to: &str) -> Option<String> {
-        if !ours {
-            return Some(UNREAD.to_owned());
-        }
-        match fs::read_to_string(file) {
+    fn read_file(&mut self, file: &str, path: &Path, from: &str, to: &str) -> Option<String> {
+        match text_of(FilePath::new(file)) {
             Ok(text) => Some(text),
             Err(error) => {
                 let (spot, name) = self.origins.locate(&path.field(from));
@@ -174,21 +169,15 @@ impl Draft {
         let Reference { path, store, says_store, name, key, .. } = reference;
         let components = self.components();
         if let Some((index, name)) = metadata_field(path)
-            && let Some(component) = components.get(index)
+            && let Some(driver) = components.get(index).and_then(driver)
         {
-            if !self.is_for_the_app(component) {
-                return Ok(UNREAD.to_owned());
-            }
-            if let Some(driver) = driver(component) {
-                let mut fields = driver.block.fields().iter().chain(driver.fields);
-                let known = fields.find(|field| field.name.eq_ignore_ascii_case(name));
-                if known.is_some_and(|field| !matches!(field.kind, Kind::Secret | Kind::Ignored(_) | Kind::Refused(_)))
-                {
-                    return Err(format!(
-                        "{name} is no field for a secret: its value would stand in Envoy's configuration, where it can \
-                         be read; if it need not be kept secret, give it by `value` or `envRef`"
-                    ));
-                }
+            let mut fields = driver.block.fields().iter().chain(driver.fields);
+            let known = fields.find(|field| field.name.eq_ignore_ascii_case(name));
+            if known.is_some_and(|field| !matches!(field.kind, Kind::Secret | Kind::Ignored(_) | Kind::Refused(_))) {
+                return Err(format!(
+                    "{name} is no field for a secret: its value would stand in Envoy's configuration, where it can be \
+                     read; if it need not be kept secret, give it by `value` or `envRef`"
+                ));
             }
         }
         let Some(store) = store else { return Err(format!("no store is named: {says_store} is missing")) };
@@ -197,7 +186,9 @@ impl Draft {
             is_store && field(component, "name").and_then(Value::as_str) == Some(store)
         });
         let Some(component) = found else {
-            return Err(format!("there is no secret store {store:?} among the components, as {says_store} names it"));
+            return Err(format!(
+                "there is no secret store {store:?} among the components of this app, as {says_store} names it"
+            ));
         };
         let kind = driver(component).map_or("", |driver| driver.kind);
         let secrets = match kind {
@@ -255,20 +246,18 @@ impl Draft {
             concealed.push(Variable { name, value: text });
         });
         if let Some(list) = components_mut(&mut document) {
-            list.retain(|component| is_for(component, &app_id));
+            list.retain(|component| config::is_for(component, &app_id));
         }
-        let left = secrets::variables(&document);
-        concealed.retain(|variable: &Variable| left.contains(&variable.name));
         self.document = document;
         concealed
     }
 
-    fn served_app(&self) -> String {
+    pub(super) fn served_app(&self) -> String {
         field(&self.document, "appId").and_then(scalar).unwrap_or_default()
     }
 
     fn is_for_the_app(&self, component: &Value) -> bool {
-        is_for(component, &self.served_app())
+        config::is_for(component, &self.served_app())
     }
 
     fn components(&self) -> &[Value] {
@@ -299,10 +288,21 @@ fn components_mut(document: &mut Value) -> Option<&mut Vec<Value>> {
     fields.find(|(name, _)| name.eq_ignore_ascii_case("components"))?.1.as_array_mut()
 }
 
-/// Whether the scopes of a component let the app use it, as the check has it.
-fn is_for(component: &Value, app_id: &str) -> bool {
-    let scopes = field(component, "scopes").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    scopes.is_empty() || scopes.iter().any(|scope| scope.as_str() == Some(app_id))
+/// JSON in its shortest form, since a variable of the environment has to hold it. Only blanks between values go, so that
+/// numbers keep their digits; what is no JSON stays as it is, with the lines that its mistakes are counted by.
+fn shortest(json: String) -> String {
+    if serde_json::from_str::<IgnoredAny>(&json).is_err() {
+        return json;
+    }
+    let (mut quoted, mut escaped) = (false, false);
+    json.chars()
+        .filter(|&c| {
+            let kept = quoted || !c.is_ascii_whitespace();
+            quoted = quoted != (c == '"' && !escaped);
+            escaped = quoted && c == '\\' && !escaped;
+            kept
+        })
+        .collect()
 }
 
 fn driver(component: &Value) -> Option<&'static Driver> {
@@ -383,6 +383,13 @@ fn quoted(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_is_shortened_between_values_alone() {
+        let json = "{\n \"a b\": [1.10, \"x \\\" y\\\\\" ,\t{ } ] }\n";
+        assert_eq!(shortest(json.to_owned()), r#"{"a b":[1.10,"x \" y\\",{}]}"#);
+        assert_eq!(shortest("{ a }".to_owned()), "{ a }");
+    }
 
     #[test]
     fn values_are_quoted_for_a_shell() {

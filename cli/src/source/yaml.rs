@@ -86,8 +86,7 @@ impl Node {
 
 /// Reads all documents of a file. After an error in the syntax, what follows is missing.
 pub(super) fn parse(file: &Rc<File>, findings: &mut Vec<Finding>) -> Vec<Node> {
-    let text = file.text.strip_prefix('\u{feff}').unwrap_or(&file.text);
-    let parser = Parser::new_from_str(text);
+    let parser = Parser::new_from_str(&file.text);
     let mut reader = Reader { file, parser, anchors: BTreeMap::new(), copied: 0, findings };
     let mut documents = Vec::new();
     while let Some((event, span)) = reader.next() {

@@ -34,6 +34,9 @@ pub struct Response {
     pub body: String,
 }
 
+/// What the path begins with that sets an attribute; its key is the rest.
+const METADATA_KEY: &str = "/v1.0/metadata/";
+
 impl Response {
     fn empty(status: StatusCode) -> Self {
         Self { status, content_type: None, body: String::new() }
@@ -88,12 +91,14 @@ impl Runtime {
                 _ => Response::empty(StatusCode::NO_CONTENT),
             },
             (&Method::GET, "/v1.0/metadata") => Response::json(StatusCode::OK, &self.metadata.json()),
-            (&Method::PUT, _) if path.starts_with("/v1.0/metadata/") => self.set_metadata(path, &request.body),
-            _ => Response::error(
-                StatusCode::NOT_FOUND,
-                "ERR_METHOD_NOT_FOUND",
-                &format!("{} {path} is not served over HTTP; call it by gRPC", request.method),
-            ),
+            (method, path) => match path.strip_prefix(METADATA_KEY) {
+                Some(key) if method == Method::PUT => self.set_metadata(key, &request.body),
+                _ => Response::error(
+                    StatusCode::NOT_FOUND,
+                    "ERR_METHOD_NOT_FOUND",
+                    &format!("{method} {path} is not served over HTTP; call it by gRPC"),
+                ),
+            },
         }
     }
 
@@ -103,8 +108,7 @@ impl Runtime {
         Response::error(StatusCode::PAYLOAD_TOO_LARGE, "ERR_BODY_TOO_LARGE", &text)
     }
 
-    fn set_metadata(&self, path: &str, body: &Bytes) -> Response {
-        let key = path.trim_start_matches("/v1.0/metadata/");
+    fn set_metadata(&self, key: &str, body: &Bytes) -> Response {
         let (Some(key), Ok(value)) = (percent_decode(key), std::str::from_utf8(body)) else {
             return Response::error(StatusCode::BAD_REQUEST, "ERR_METADATA_SET", "key and value are to be UTF-8");
         };

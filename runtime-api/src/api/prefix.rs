@@ -19,7 +19,8 @@ impl Prefix {
     pub(super) fn new(config: &Config, component: &config::Component) -> Self {
         let text = component.settings.text("keyPrefix").map(str::to_ascii_lowercase);
         Self(match text.as_deref() {
-            None | Some("appid") => Some(config.app_id.clone()),
+            // As Layotto has it: an empty id is no part of a name.
+            None | Some("appid") => Some(config.app_id.clone()).filter(|id| !id.is_empty()),
             Some("none") => None,
             Some("name") => Some(component.name.clone()),
             Some(other) => Some(other.to_owned()),

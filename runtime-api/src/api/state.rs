@@ -71,7 +71,11 @@ impl Prefix {
             Some("none") => Self::None,
             Some("appid") => Self::Text(config.app_id.clone()),
             Some("name") => Self::Text(component.name.clone()),
-            Some(NAMESPACE) => Self::Namespace(format!("{}.{}", config.namespace, config.app_id)),
+            // As Dapr has it: without a namespace it is the app alone, and without an app nothing.
+            Some(NAMESPACE) => Self::Namespace(match (config.namespace.as_str(), config.app_id.as_str()) {
+                ("", app) | (_, app @ "") => app.to_owned(),
+                (namespace, app) => format!("{namespace}.{app}"),
+            }),
             Some(other) => Self::Text(other.to_owned()),
         }
     }

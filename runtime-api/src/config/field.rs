@@ -26,6 +26,8 @@ pub enum Kind {
     Text,
     /// Any text without the separator of keys, `||`.
     KeyPart,
+    /// The same, or the empty text on purpose, which is something else than nothing.
+    KeyPartOrEmpty,
     /// Any text, never shown in a message. A reference to Envoy's environment may stand for it: see
     /// [`super::secrets`].
     Secret,
@@ -352,6 +354,7 @@ fn check_value(field: &Field, value: &Value, path: &Path, report: &mut Report) -
     let fits = match kind {
         // An empty optional value stands for none, as in Dapr's component files.
         _ if text.is_empty() && optional => return None,
+        Kind::KeyPartOrEmpty => !value.is_null() && !text.contains("||"),
         Kind::Text | Kind::Secret => !text.is_empty(),
         Kind::KeyPart => !text.is_empty() && !text.contains("||"),
         Kind::Flag => parse_flag(&text).is_some(),
@@ -375,6 +378,9 @@ impl fmt::Display for Kind {
             Self::Text => f.write_str("a text"),
             Self::Secret => f.write_str("a text or {env: NAME}"),
             Self::KeyPart => f.write_str("a text without \"||\", which ends the prefix of a key,"),
+            Self::KeyPartOrEmpty => {
+                f.write_str("a text, possibly empty, without \"||\", which ends the prefix of a key,")
+            }
             Self::Flag => f.write_str("true or false"),
             Self::Whole(least, i64::MAX) => write!(f, "a whole number from {least}"),
             Self::Whole(least, most) => write!(f, "a whole number from {least} to {most}"),

@@ -19,8 +19,18 @@ use crate::proxy::MAX_CLUSTER_NAME;
 
 /// The fields of the document itself.
 pub const FIELDS: &[Field] = &[
-    Field::required("appId", Kind::KeyPart, "the id of the app that this runtime serves; part of keys in stores"),
-    Field::default("namespace", Kind::KeyPart, "default", "the namespace of the app, for keyPrefix: namespace"),
+    Field::required(
+        "appId",
+        Kind::KeyPartOrEmpty,
+        "the id of the app that this runtime serves; part of keys in stores. Empty, as in many of Layotto's \
+         configurations, it is part of none",
+    ),
+    Field::optional(
+        "namespace",
+        Kind::KeyPart,
+        "the namespace of the app, for keyPrefix: namespace; absent, that is the same as appid. For Dapr's component files \
+         it is the variable NAMESPACE where envoy-runtime runs, as for daprd",
+    ),
     Field::optional("apiToken", Kind::Secret, "what a caller must send as dapr-api-token"),
     Field::optional("listeners", Kind::Object(LISTENERS), "where the runtime listens"),
     Field::optional("limits", Kind::Object(LIMITS), "bounds of a call"),
@@ -92,9 +102,9 @@ pub const COMPONENT: &[Field] = &[
 /// A checked configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The id of the app.
+    /// The id of the app; may be empty.
     pub app_id: String,
-    /// The namespace of the app.
+    /// The namespace of the app; empty: none.
     pub namespace: String,
     /// What callers must send as `dapr-api-token`, if anything.
     pub api_token: Option<Secret>,
@@ -271,6 +281,18 @@ fn get_mut<'a>(document: &'a mut Value, name: &str) -> Option<&'a mut Value> {
 }
 
 impl Listeners {
+    /// All of them, by the name that they have in a configuration.
+    pub fn all(&self) -> [(&'static str, &Listen); 4] {
+        let Self { layotto_grpc, dapr_grpc, dapr_http, admin } = self;
+        [("layottoGrpc", layotto_grpc), ("daprGrpc", dapr_grpc), ("daprHttp", dapr_http), ("admin", admin)]
+    }
+
+    /// The same, to be changed.
+    pub fn all_mut(&mut self) -> [(&'static str, &mut Listen); 4] {
+        let Self { layotto_grpc, dapr_grpc, dapr_http, admin } = self;
+        [("layottoGrpc", layotto_grpc), ("daprGrpc", dapr_grpc), ("daprHttp", dapr_http), ("admin", admin)]
+    }
+
     #[inline(never)]
     fn check(object: &Value, path: &Path, report: &mut Report) -> Self {
         let settings = field::check(&[LISTENERS], object, path, report);
@@ -300,7 +322,8 @@ impl Listeners {
     }
 }
 
-const MAX_SOCKET_PATH: usize = 107; // sun_path of Linux, less its closing zero
+/// The longest path of a Unix socket, in bytes.
+pub const MAX_SOCKET_PATH: usize = 107; // sun_path of Linux, less its closing zero
 
 impl Listen {
     fn parse(text: &str) -> Self {
@@ -372,6 +395,9 @@ fn list<'a>(object: &'a Value, name: &str) -> &'a [Value] {
 fn check_components(document: &Value, app_id: &str, path: &Path, report: &mut Report) -> Vec<Component> {
     let mut components: Vec<Component> = Vec::new();
     for (index, object) in list(document, "components").iter().enumerate() {
+        if !is_for(object, app_id) {
+            continue;
+        }
         let path = path.index(index);
         let Some(component) = Component::check(object, &path, report) else { continue };
         let taken = |other: &Component| other.name == component.name && other.driver.block == component.driver.block;
@@ -379,12 +405,16 @@ fn check_components(document: &Value, app_id: &str, path: &Path, report: &mut Re
             let text = format!("another component of this kind is called {:?}; names must differ", component.name);
             report.error(path.field("name"), text);
         }
-        let scopes = list(object, "scopes");
-        if scopes.is_empty() || scopes.iter().any(|scope| scope.as_str() == Some(app_id)) {
-            components.push(component);
-        }
+        components.push(component);
     }
     components
+}
+
+/// Whether the scopes of a component let the app use it. One that is for other apps is not looked into: whatever is
+/// wrong in it is theirs.
+pub fn is_for(component: &Value, app_id: &str) -> bool {
+    let scopes = list(component, "scopes");
+    scopes.is_empty() || scopes.iter().any(|scope| scalar(scope).as_deref() == Some(app_id))
 }
 
 impl Component {
@@ -465,7 +495,7 @@ mod tests {
         assert_eq!(config.listeners.dapr_grpc, Listen::Tcp("127.0.0.1".into(), 50001));
         assert_eq!(config.limits.max_request_bytes, 4 * 1024 * 1024);
         assert_eq!(config.limits.timeout, Duration::from_secs(5));
-        assert_eq!(config.namespace, "default");
+        assert_eq!(config.namespace, "");
     }
 
     #[test]
@@ -481,13 +511,28 @@ mod tests {
     }
 
     #[test]
-    fn a_component_in_the_scope_of_other_apps_is_checked_and_left_out() {
+    fn a_component_in_the_scope_of_other_apps_is_left_out_whatever_is_wrong_in_it() {
         let component = |scopes: Value| json!({"name": "s", "type": "state.in-memory", "scopes": scopes});
         let config =
             |scopes: Value| Config::check(&json!({"appId": "a", "components": [component(scopes)]})).0.unwrap();
         assert_eq!(config(json!(["b"])).components.len(), 0);
         assert_eq!(config(json!(["b", "a"])).components.len(), 1);
         assert_eq!(config(json!([])).components.len(), 1);
+        let wrong = json!({"type": "state.reddis", "metadata": {"x": 1}, "odd": true, "scopes": ["b"]});
+        let unset =
+            json!({"name": "s", "type": "state.redis", "scopes": ["b"], "metadata": {"redisPassword": {"env": "X"}}});
+        let document = json!({"appId": "a", "components": [wrong, unset, component(json!(["a"]))]});
+        let (config, report) = Config::load(&document, &|_| None);
+        assert!(report.0.is_empty(), "{report:?}");
+        assert_eq!(config.unwrap().components.len(), 1);
+    }
+
+    #[test]
+    fn an_empty_id_is_one_and_nothing_is_none() {
+        assert_eq!(Config::check(&json!({"appId": ""})).0.unwrap().app_id, "");
+        assert_eq!(errors(&json!({"appId": null})).len(), 1);
+        assert_eq!(errors(&json!({"appId": "a||b"})).len(), 1);
+        assert_eq!(errors(&json!({})).len(), 1);
     }
 
     #[test]

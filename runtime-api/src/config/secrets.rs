@@ -6,8 +6,8 @@
 
 use serde_json::{Map, Value};
 
-use super::field::{Field, Kind, Path, Report};
-use super::{FIELDS, get_mut};
+use super::field::{Field, Kind, Path, Report, scalar};
+use super::{FIELDS, get, get_mut, is_for};
 use crate::component::DRIVERS;
 
 /// The one field of a reference.
@@ -40,14 +40,16 @@ pub fn variables(document: &Value) -> Vec<String> {
     found
 }
 
-/// Hands every value of a secret field to `visit`, with its path.
+/// Hands every value of a secret field to `visit`, with its path; not those of components for other apps.
 pub fn each_secret(document: &mut Value, visit: &mut dyn FnMut(&Path, &mut Value)) {
     walk(&[FIELDS], document, &Path::default(), visit);
+    let app_id = get(document, "appId").and_then(scalar).unwrap_or_default();
     let components = get_mut(document, "components").and_then(Value::as_array_mut);
     let path = Path::default().field("components");
     for (index, component) in components.map(Vec::as_mut_slice).unwrap_or_default().iter_mut().enumerate() {
-        let kind = get_mut(component, "type").and_then(|kind| kind.as_str()).unwrap_or_default();
-        let Some(driver) = DRIVERS.iter().find(|driver| driver.kind.eq_ignore_ascii_case(kind)) else { continue };
+        let kind = get(component, "type").and_then(Value::as_str).unwrap_or_default();
+        let driver = DRIVERS.iter().find(|driver| driver.kind.eq_ignore_ascii_case(kind));
+        let Some(driver) = driver.filter(|_| is_for(component, &app_id)) else { continue };
         if let Some(metadata) = get_mut(component, "metadata") {
             let tables = [driver.block.fields(), driver.fields];
             walk(&tables, metadata, &path.index(index).field("metadata"), visit);

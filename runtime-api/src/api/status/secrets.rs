@@ -39,9 +39,11 @@ impl SecretsFailure<'_> {
     pub(in crate::api) fn status(self, dialect: &Dialect) -> Status {
         use SecretsFailure as F;
         let texts = &dialect.secrets;
-        // An outage is told as such, so that clients try again.
-        let code = |cause: &Error| {
-            if matches!(cause, Error::Unavailable(_)) { Code::Unavailable } else { Code::Internal }
+        let code = |cause: &Error| match cause {
+            // An outage is told as such, so that clients try again.
+            Error::Unavailable(_) => Code::Unavailable,
+            Error::InvalidName(_) => Code::InvalidArgument,
+            Error::NotFound(_) | Error::Failed(_) => Code::Internal,
         };
         match self {
             F::NotConfigured => Status::failed_precondition(texts.not_configured),

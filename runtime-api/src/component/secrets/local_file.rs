@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use async_trait::async_trait;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::{Allowed, Error, Fixed, Metadata, SECRETS, SECRETS_FIELD, Secret, Store};
+use super::{Allowed, Error, Fixed, Metadata, SECRETS, SECRETS_FIELD, Secret, Store, text_of};
 use crate::component::{Block, Build, Driver, V1};
 use crate::config::{Field, Kind, Path, Report, Settings};
 
@@ -45,7 +45,7 @@ const FIELDS: &[Field] = &[
 fn check(settings: &Settings, path: &Path, report: &mut Report) {
     super::check_secrets(settings, path, report);
     let text = settings.text(SECRETS).unwrap_or_default();
-    if serde_json::from_str(text).is_ok_and(|root: Value| flatten(&root, settings).is_none()) {
+    if serde_json::from_str(text).is_ok_and(|root: &RawValue| flatten(root, settings).is_none()) {
         let text = "two secrets have the same name once the names of nested objects are joined: choose another \
                     nestedSeparator";
         report.error(path.field(SEPARATOR), text);
@@ -58,12 +58,12 @@ pub struct LocalFile(Fixed);
 
 /// What a component with these settings has.
 pub fn secrets(settings: &Settings) -> BTreeMap<String, Secret> {
-    let root: Value = settings.text(SECRETS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    flatten(&root, settings).unwrap_or_default()
+    let root = settings.text(SECRETS).and_then(|text| serde_json::from_str(text).ok());
+    root.and_then(|root: &RawValue| flatten(root, settings)).unwrap_or_default()
 }
 
 /// The secrets in the content of a file; nothing if two have the same name.
-fn flatten(root: &Value, settings: &Settings) -> Option<BTreeMap<String, Secret>> {
+fn flatten(root: &RawValue, settings: &Settings) -> Option<BTreeMap<String, Secret>> {
     let separator = settings.text(SEPARATOR).unwrap_or(":");
     let mut secrets = BTreeMap::new();
     if !settings.flag(MULTI_VALUED) {
@@ -71,41 +71,43 @@ fn flatten(root: &Value, settings: &Settings) -> Option<BTreeMap<String, Secret>
         leaves(root, "", separator, &mut values)?;
         return Some(values.into_iter().map(|(name, value)| (name.clone(), Secret::single(&name, value))).collect());
     }
-    for (name, value) in root.as_object().into_iter().flatten() {
-        let secret = match value {
-            Value::Object(_) => {
+    for (name, value) in serde_json::from_str::<Fields>(root.get()).unwrap_or_default() {
+        let secret = match value.get().as_bytes().first() {
+            Some(b'{') => {
                 let mut values = BTreeMap::new();
-                leaves(value, "", separator, &mut values)?;
+                leaves(&value, "", separator, &mut values)?;
                 Secret(values)
             }
-            Value::String(text) => Secret::single(name, text),
+            Some(b'"') => Secret::single(&name, text_of(&value)),
             // As Dapr has it: anything else at the top is no secret.
             _ => continue,
         };
-        secrets.insert(name.clone(), secret);
+        secrets.insert(name, secret);
     }
     Some(secrets)
 }
 
+/// The fields of an object, with their values as they are written: a number read as one could lose digits.
+type Fields = BTreeMap<String, Box<RawValue>>;
+
 /// All values below one, by the names on the way to them.
-fn leaves(value: &Value, name: &str, separator: &str, found: &mut BTreeMap<String, String>) -> Option<()> {
+fn leaves(value: &RawValue, name: &str, separator: &str, found: &mut BTreeMap<String, String>) -> Option<()> {
     let below = |part: &str| if name.is_empty() { part.to_owned() } else { [name, separator, part].concat() };
-    match value {
-        Value::Object(fields) => {
+    match value.get().as_bytes().first() {
+        Some(b'{') => {
+            let fields: Fields = serde_json::from_str(value.get()).ok()?;
             fields.iter().try_for_each(|(part, value)| leaves(value, &below(part), separator, found))
         }
-        Value::Array(items) => {
+        Some(b'[') => {
+            let items: Vec<Box<RawValue>> = serde_json::from_str(value.get()).ok()?;
             let mut items = items.iter().enumerate();
             items.try_for_each(|(index, value)| leaves(value, &below(&index.to_string()), separator, found))
         }
-        Value::String(text) => insert(found, name, text.clone()),
-        Value::Null => insert(found, name, String::new()),
-        Value::Number(_) | Value::Bool(_) => insert(found, name, value.to_string()),
+        _ => {
+            let text = if value.get() == "null" { String::new() } else { text_of(value) };
+            found.insert(name.to_owned(), text).is_none().then_some(())
+        }
     }
-}
-
-fn insert(found: &mut BTreeMap<String, String>, name: &str, value: String) -> Option<()> {
-    found.insert(name.to_owned(), value).is_none().then_some(())
 }
 
 #[async_trait(?Send)]

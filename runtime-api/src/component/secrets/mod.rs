@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use async_trait::async_trait;
+use serde_json::value::RawValue;
 
 use super::{Protocol, Tls, Upstream};
 use crate::config::{Field, Kind, Path, Report, Settings};
@@ -65,6 +66,9 @@ pub enum Error {
     /// The store does not have the secret.
     #[error("{0}")]
     NotFound(String),
+    /// No secret of the store can be called so.
+    #[error("{0}")]
+    InvalidName(String),
     /// The server cannot be reached or is not ready: the same call may succeed later.
     #[error("{0}")]
     Unavailable(String),
@@ -139,6 +143,19 @@ impl Server {
         let endpoints = vec![(self.host.clone(), self.port)];
         Upstream { suffix: String::new(), protocol: Protocol::Http1, endpoints, tls }
     }
+}
+
+/// A value in JSON as a text: a text is what it says, and anything else is as it was written, so that numbers keep their
+/// digits.
+fn text_of(value: &RawValue) -> String {
+    let written = value.get();
+    serde_json::from_str(written).unwrap_or_else(|_| written.to_owned())
+}
+
+/// Whether a name leads down into folders, a step with each slash. An empty step, `.` or `..` could lead to what is under
+/// another name, or out of the folder of the store.
+fn leads_down(name: &str) -> bool {
+    name.split('/').all(|step| !["", ".", ".."].contains(&step))
 }
 
 /// A field of a request's metadata by its name; an empty one is none.

@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{Allowed, Error, Metadata, SERVER_NAME, Secret, Server, Store, property, segment, segments, server};
+use super::{Allowed, Error, Metadata, SERVER_NAME, Secret, Server, Store};
+use super::{leads_down, property, segment, segments, server, text_of};
 use crate::component::{Block, Build, Driver, Environment, V1};
 use crate::config::{Field, Kind, Path, Report, Settings};
 use crate::proxy::{HttpRequest, Proxy};
@@ -36,14 +36,16 @@ pub const TOKEN: &str = "vaultToken";
 pub const TOKEN_FILE: &str = "vaultTokenMountPath";
 
 const ADDRESS: &str = "vaultAddr";
+const ENGINE: &str = "enginePath";
+const PREFIX: &str = "vaultKVPrefix";
 
 const FIELDS: &[Field] = &[
     Field::default(ADDRESS, Kind::Text, "https://127.0.0.1:8200", "the URL of the server"),
     Field::optional(TOKEN, Kind::Secret, "the token to show"),
     Field::optional(TOKEN_FILE, Kind::Text, "the file with the token, read by envoy-runtime when it renders or runs"),
-    Field::default("enginePath", Kind::Text, "secret", "where the engine is mounted"),
+    Field::default(ENGINE, Kind::Text, "secret", "where the engine is mounted"),
     Field::default("vaultKVUsePrefix", Kind::Flag, "true", "whether names of secrets get the prefix"),
-    Field::default("vaultKVPrefix", Kind::Text, "dapr", "the prefix: a folder in the engine"),
+    Field::default(PREFIX, Kind::Text, "dapr", "the prefix: a folder in the engine"),
     Field::default(
         "vaultValueType",
         Kind::Text,
@@ -78,10 +80,19 @@ fn check(settings: &Settings, path: &Path, report: &mut Report) {
     if !["map", "text"].contains(&kind) {
         report.error(path.field("vaultValueType"), format!("map or text is expected, not {kind:?}"));
     }
+    for field in [ENGINE, PREFIX] {
+        let text = settings.text(field).unwrap_or_default().trim_matches('/');
+        if !text.is_empty() && !leads_down(text) {
+            report.error(path.field(field), format!("{UNFIT}, not {text:?}"));
+        }
+    }
     if settings.text(TOKEN).is_none() {
         report.error(path.field(TOKEN), format!("missing: the token, or the file that holds it in {TOKEN_FILE}"));
     }
 }
+
+/// What is said of a path that could lead elsewhere.
+const UNFIT: &str = "names of folders with single slashes between them are expected, none of them empty, . or ..";
 
 /// Secrets of a bulk that are read at the same time.
 const WIDTH: usize = 16;
@@ -132,7 +143,7 @@ impl Vault {
         let Environment { proxy, component, limits, .. } = environment;
         let settings = &component.settings;
         let text = |field| settings.text(field).unwrap_or_default().to_owned();
-        let prefix = if settings.flag("vaultKVUsePrefix") { text("vaultKVPrefix") } else { String::new() };
+        let prefix = if settings.flag("vaultKVUsePrefix") { text(PREFIX) } else { String::new() };
         let none = Server { tls: false, host: String::new(), port: 0, authority: String::new(), base: String::new() };
         Self {
             proxy: Rc::clone(proxy),
@@ -140,7 +151,7 @@ impl Vault {
             server: address(settings).unwrap_or(none), // it has been checked
             token: text(TOKEN),
             namespace: settings.text("vaultNamespace").map(str::to_owned),
-            engine: text("enginePath").trim_matches('/').to_owned(),
+            engine: text(ENGINE).trim_matches('/').to_owned(),
             prefix: prefix.trim_matches('/').to_owned(),
             text: text("vaultValueType") == "text",
             timeout: limits.timeout,
@@ -181,8 +192,9 @@ impl Vault {
         if self.text {
             return Ok(Some(Secret::single(name, fields.get())));
         }
-        let fields: Option<BTreeMap<String, Value>> = serde_json::from_str(fields.get()).map_err(|_| unreadable())?;
-        Ok(fields.map(|fields| Secret(fields.into_iter().map(|(name, value)| (name, plain(value))).collect())))
+        let fields: Option<BTreeMap<String, Box<RawValue>>> =
+            serde_json::from_str(fields.get()).map_err(|_| unreadable())?;
+        Ok(fields.map(|fields| Secret(fields.into_iter().map(|(name, value)| (name, text_of(&value))).collect())))
     }
 
     /// The names of all secrets, those in folders too.
@@ -194,7 +206,12 @@ impl Vault {
             let answer: Answer<Keys> = serde_json::from_slice(&body).map_err(|_| unreadable())?;
             for key in answer.data.keys {
                 let name = format!("{folder}{key}");
-                if name.ends_with('/') { folders.push_back(name) } else { names.push(name) }
+                match key.strip_suffix('/') {
+                    // Whatever Vault says, the way leads down, so that it has an end.
+                    Some(below) if leads_down(below) => folders.push_back(name),
+                    None if leads_down(&key) => names.push(name),
+                    _ => {}
+                }
             }
         }
         Ok(names)
@@ -205,14 +222,12 @@ fn unreadable() -> Error {
     Error::Failed("Vault answered with what is no secret of a key-value engine in version 2".to_owned())
 }
 
-/// A text as it is, and anything else as JSON.
-fn plain(value: Value) -> String {
-    if let Value::String(text) = value { text } else { value.to_string() }
-}
-
 #[async_trait(?Send)]
 impl Store for Vault {
     async fn get(&self, name: &str, metadata: &Metadata) -> Result<Secret, Error> {
+        if !leads_down(name) {
+            return Err(Error::InvalidName(format!("{UNFIT}; the last names the secret")));
+        }
         // Zero is the latest.
         let found = self.read(name, property(metadata, VERSION).unwrap_or("0")).await?;
         found.ok_or_else(|| Error::NotFound(format!("secret {name} not found: Vault has no such path or version")))

@@ -6,6 +6,7 @@
 //! that only first-write writes leave.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -62,8 +63,9 @@ if odd or not version or version == '' or version == ARGV[1] or ARGV[1] == '0' t
 end
 return redis.error_reply('ETAG version ' .. version .. ' is stored')";
 
-/// How long Redis may wait for its replicas at a strongly consistent write, as in Dapr's driver.
-const REPLICATION_MS: &[u8] = b"1000";
+/// How long Redis may wait for its replicas at a strongly consistent write, as in Dapr's driver; with a small
+/// `limits.timeout` half of that, so that Redis answers before the connection is taken for dead.
+const REPLICATION: Duration = Duration::from_secs(1);
 
 /// A state store in Redis.
 #[derive(Debug)]
@@ -71,6 +73,8 @@ pub struct Redis {
     client: Client,
     /// For strongly consistent writes: `WAIT` holds up its connection, and speaks of the writes of its connection.
     strong: Client,
+    /// How long Redis may wait for its replicas.
+    replication: Duration,
     ttl: Ttl,
 }
 
@@ -80,7 +84,9 @@ impl Redis {
         let client = || connection::client(environment, &component.cluster);
         let seconds = component.settings.whole("ttlInSeconds").and_then(|seconds| u64::try_from(seconds).ok());
         let ttl = seconds.map_or(Ttl::Unspecified, Ttl::from_seconds);
-        Self { client: client(), strong: client(), ttl }
+        // `WAIT 0` would wait for ever.
+        let replication = REPLICATION.min(environment.limits.timeout / 2).max(Duration::from_millis(1));
+        Self { client: client(), strong: client(), replication, ttl }
     }
 
     /// Runs a script for one key; a strongly consistent one is answered when all replicas have it.
@@ -94,13 +100,15 @@ impl Redis {
             return self.strong.command(words).await.map(drop);
         }
         let wanted = replicas.to_string();
-        let wait: &[&[u8]] = &[b"WAIT", wanted.as_bytes(), REPLICATION_MS];
+        let patience = self.replication.as_millis().to_string();
+        let wait: &[&[u8]] = &[b"WAIT", wanted.as_bytes(), patience.as_bytes()];
         let mut replies = self.strong.pipeline(&[words, wait]).await?.into_iter();
         let (written, waited) = (replies.next(), replies.next());
         written.unwrap_or(Err(redis::Error::Unexpected("EVAL")))?;
         let have = redis::integer(&waited.unwrap_or(Err(redis::Error::Unexpected("WAIT")))?, "WAIT")?;
         if have < replicas {
-            let text = format!("TRYAGAIN it is written, but only {have} of {replicas} replicas have it after a second");
+            let text =
+                format!("TRYAGAIN it is written, but only {have} of {replicas} replicas have it after {patience} ms");
             return Err(redis::Error::Refused(text));
         }
         Ok(())
