@@ -318,6 +318,8 @@ fn column(code: Code, text: &str, took: Duration, limit: Duration, find: &dyn Fn
             }
             Column::Internal
         }
+        // What Layotto answers where its own code has no status.
+        Code::Unknown if !text.is_empty() && !text.contains("RST") => Column::Refused,
         Code::Unknown | Code::Cancelled | Code::DataLoss | Code::OutOfRange => {
             find(&format!("a status that nothing here should have, {code:?}"), text);
             Column::Odd

@@ -26,7 +26,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 /// What to do, and for how long.
 #[derive(Clone, Debug, clap::Parser)]
@@ -201,16 +201,20 @@ async fn watch(ground: &Ground) {
 
 /// What Envoy's log and counters say of VMs that have crashed.
 async fn traps(ground: &Ground) {
-    match timeout(Duration::from_secs(60), ground.envoy.crashes()).await {
-        Ok(crashes) => {
-            for crash in crashes {
-                let what = if crash.contains("Function: ") { "a trap in Envoy's log" } else { "a sign of a trap" };
-                ground.record.find(Kind::Rest, what, crash.chars().take(600).collect::<String>());
-            }
+    let Ok(crashes) = timeout(Duration::from_secs(60), ground.envoy.crashes()).await else {
+        ground.record.find(Kind::Rest, "Envoy's admin interface does not answer", "when all was over");
+        return;
+    };
+    for crash in crashes {
+        if let Some((_, trap)) = crash.split_once("Function: ") {
+            ground.record.find(Kind::Rest, trap.trim(), "in Envoy's log");
+        } else if crash.starts_with("wasm.") {
+            ground.record.find(Kind::Rest, "Envoy counts what it should not", crash);
+        } else if !crash.contains(" is unreachable") {
+            // Which the runtime says of servers.
+            ground.record.find(Kind::Rest, "a sign of a trap in Envoy's log", crash.chars().take(600).collect::<String>());
         }
-        Err(_) => ground.record.find(Kind::Rest, "Envoy's admin interface does not answer", "when all was over"),
     }
-    sleep(Duration::ZERO).await;
 }
 
 /// The table, the texts if they are wanted, and a line for each finding.
