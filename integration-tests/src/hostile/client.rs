@@ -84,7 +84,8 @@ impl Connection {
     pub(super) async fn send(&self, request: Request<()>) -> Result<Call, h2::Error> {
         let mut requests = self.requests.clone().ready().await?;
         let (answer, body) = requests.send_request(request, false)?;
-        let incoming = Incoming { head: Some(answer), body: None, headers: HeaderMap::new(), http: 0, buffer: BytesMut::new() };
+        let incoming =
+            Incoming { head: Some(answer), body: None, headers: HeaderMap::new(), http: 0, buffer: BytesMut::new() };
         Ok(Call { body, incoming })
     }
 }
@@ -396,7 +397,8 @@ impl Caller {
         let end = finish(&ground, &mut call.incoming, terms, start).await;
         judge(&ground, kind, method, terms, start.elapsed(), &end);
         match end {
-            End::Status { code: Code::Ok, messages, .. } => match messages.first().map(|message| R::decode(&**message)) {
+            End::Status { code: Code::Ok, messages, .. } => match messages.first().map(|message| R::decode(&**message))
+            {
                 Some(Ok(reply)) => Ok(reply),
                 other => {
                     ground.record.find(kind, "a reply cannot be decoded", format!("{method}: {:?}", other.map(|_| ())));

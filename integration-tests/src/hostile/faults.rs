@@ -61,7 +61,8 @@ pub(super) async fn etcd(ground: &Ground) {
 
 async fn to<S: Victim>(ground: &Ground, behind: &Behind<S>, place: Place) {
     let mut random = ground.random(Kind::Kill, place as usize);
-    let kinds: Vec<_> = [Kind::Kill, Kind::Pause, Kind::Slow, Kind::Cut].into_iter().filter(|kind| ground.options.has(*kind)).collect();
+    let kinds: Vec<_> =
+        [Kind::Kill, Kind::Pause, Kind::Slow, Kind::Cut].into_iter().filter(|kind| ground.options.has(*kind)).collect();
     if kinds.is_empty() {
         return;
     }

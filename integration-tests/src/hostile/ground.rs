@@ -28,6 +28,12 @@ const DRAINED: Duration = Duration::from_secs(15);
 pub(super) const PLACES: [Place; 3] = [Place::Memory, Place::Redis, Place::Etcd];
 /// The components behind which there is a server that sends garbage.
 pub(super) const GARBAGE: &str = "garbage";
+/// What the store of secrets `environment` holds.
+pub(super) const SECRET: (&str, &str) = ("HOSTILE_SECRET", "known");
+/// Large items of the stores: `large`, and in memory `large0` and so on.
+pub(super) const LARGE: &str = "large";
+/// How many there are in memory.
+pub(super) const MOST_LARGE: usize = 150;
 
 /// Where components keep their data. A component is named after it, in every block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,7 +109,7 @@ impl Ground {
             .set("limits", json!({"maxRequestBytes": MOST_BYTES, "timeout": format!("{}s", TIMEOUT.as_secs())}))
             .concurrency(options.workers)
             .log_level("warning")
-            .variable("HOSTILE_SECRET", "known")
+            .variable(SECRET.0, SECRET.1)
             .change_bootstrap(serve_listener_from_a_file);
         if let Some(envoy) = &options.envoy {
             let path = std::path::Path::new(envoy);

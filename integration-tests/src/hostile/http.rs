@@ -47,7 +47,9 @@ pub(super) async fn http(ground: Arc<Ground>, number: usize) {
             0..4 => {
                 let start = Instant::now();
                 let answer = http1::request(port, method.clone(), path, &[], body);
-                let answer = timeout(patience(&ground), answer).await.map(|answer| answer.map(|answer| answer.status().as_u16()));
+                let answer = timeout(patience(&ground), answer)
+                    .await
+                    .map(|answer| answer.map(|answer| answer.status().as_u16()));
                 judge(&ground, &format!("{method} {path} in HTTP/1"), start, answer.map(Result::ok));
             }
             4..8 => {
@@ -110,7 +112,9 @@ async fn broken(port: u16, random: &mut StdRng) {
     const GOOD: &[u8] = b"PUT /v1.0/metadata/key HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\n\r\nhello";
     let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)).await else { return };
     let mut bytes = match random.random_range(0..4) {
-        0 => b"PUT /v1.0/metadata/key HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nfff\r\nx".to_vec(),
+        0 => {
+            b"PUT /v1.0/metadata/key HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nfff\r\nx".to_vec()
+        }
         1 => GOOD.repeat(random.random_range(2..50)),
         _ => GOOD.to_vec(),
     };

@@ -14,22 +14,8 @@ use std::collections::HashMap;
 pub(super) const KEYS: [&str; 12] =
     ["k0", "k1", "k2", "k3", "k4", "large", "ünïcödé", "a b", "a/b/c", "%s%n", "-", "k\u{0}\r\n"];
 const ODD: [&str; 12] = ["", " ", "0", "-1", "*", "a||b", "||", "nowhere", "\u{feff}", "true", "1e999", "../.."];
-const NUMBERS: [i64; 14] = [
-    0,
-    1,
-    -1,
-    2,
-    5,
-    60,
-    1000,
-    100_000,
-    i32::MAX as i64,
-    i32::MIN as i64,
-    i64::MAX,
-    i64::MIN,
-    u32::MAX as i64,
-    1 << 53,
-];
+const NUMBERS: [i64; 14] =
+    [0, 1, -1, 2, 5, 60, 1000, 100_000, i32::MAX as i64, i32::MIN as i64, i64::MAX, i64::MIN, u32::MAX as i64, 1 << 53];
 const METADATA: [(&str, &[&str]); 7] = [
     ("ttlInSeconds", &["1", "5", "60", "0", "-1", "x", "99999999999999999999", "2147483647"]),
     ("contentType", &["application/json", "text/plain"]),
@@ -129,7 +115,12 @@ impl Messages {
         let number = *NUMBERS.choose(random)?;
         let small = random.random_bool(0.7);
         let number = if small { random.random_range(0..10) } else { number };
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "any number will do")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "any number will do"
+        )]
         Some(match field.kind() {
             Kind::Double => Value::F64(number as f64),
             Kind::Float => Value::F32(number as f32),
@@ -158,7 +149,9 @@ impl Messages {
             return ODD.choose(random).map(|odd| (*odd).to_owned()).unwrap_or_default();
         }
         let choices: &[&str] = match name {
-            _ if name.ends_with("store_name") || name.ends_with("storeName") || name == "component_name" => &self.stores,
+            _ if name.ends_with("store_name") || name.ends_with("storeName") || name == "component_name" => {
+                &self.stores
+            }
             "key" | "keys" | "resource_id" => &KEYS,
             "lock_owner" | "owner" => &["me", "you"],
             "operationType" | "operation_type" => &["upsert", "delete", "upsert", "delete", "increment"],

@@ -19,6 +19,7 @@ mod vandals;
 pub use kind::Kind;
 pub use record::Finding;
 
+use clap::ValueEnum;
 use ground::{Ground, PLACES};
 use rest::Holdings;
 use std::fmt::Write;
@@ -30,7 +31,10 @@ use tokio::time::{Instant, timeout};
 
 /// What to do, and for how long.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "runtime-hostile", about = "Hostile and ordinary clients and servers for one Envoy, at random; exits with 1 on findings")]
+#[command(
+    name = "runtime-hostile",
+    about = "Hostile and ordinary clients and servers for one Envoy, at random; exits with 1 on findings"
+)]
 pub struct Options {
     /// How long clients and faults go on, in seconds.
     #[arg(long, default_value_t = 600)]
@@ -66,7 +70,8 @@ impl Options {
 
     /// The command that does the same again.
     fn command(&self) -> String {
-        let mut text = format!("runtime-hostile --seed {} --seconds {} --workers {}", self.seed, self.seconds, self.workers);
+        let mut text =
+            format!("runtime-hostile --seed {} --seconds {} --workers {}", self.seed, self.seconds, self.workers);
         for (option, kinds) in [("only", &self.only), ("without", &self.without)] {
             if !kinds.is_empty() {
                 let kinds: Vec<_> = kinds.iter().map(ToString::to_string).collect();
@@ -149,7 +154,11 @@ impl Parts {
     }
 }
 
-fn add_clients(parts: &mut Parts, served: &Arc<Vec<&'static envoy_runtime_proto::Method>>, counters: &Arc<ordinary::Counters>) {
+fn add_clients(
+    parts: &mut Parts,
+    served: &Arc<Vec<&'static envoy_runtime_proto::Method>>,
+    counters: &Arc<ordinary::Counters>,
+) {
     let ground = parts.ground.clone();
     let messages = Arc::new(messages::Messages::new());
     let (locks, ids, markers) = <(Arc<_>, Arc<_>, Arc<_>)>::default();
@@ -159,14 +168,16 @@ fn add_clients(parts: &mut Parts, served: &Arc<Vec<&'static envoy_runtime_proto:
     parts.add(Kind::Streams, 2, |n| vandals::streams(ground.clone(), n));
     parts.add(Kind::Mute, 2, |n| vandals::mute(ground.clone(), n));
     parts.add(Kind::Drop, 1, |n| vandals::drop_connections(ground.clone(), messages.clone(), served.clone(), n));
-    parts.add(Kind::Greedy, 1, |n| vandals::greedy(ground.clone(), n));
+    parts.add(Kind::Greedy, 2, |n| vandals::greedy(ground.clone(), n));
     parts.add(Kind::Garbage, 4, |n| vandals::garbage(ground.clone(), messages.clone(), served.clone(), n));
     parts.add(Kind::Pulse, 1, |n| ordinary::pulse(ground.clone(), n));
     parts.add(Kind::State, 6, |n| ordinary::state(ground.clone(), n));
     parts.add(Kind::Etags, 4, |n| ordinary::etags(ground.clone(), counters.clone(), n));
     parts.add(Kind::Locks, 6, |n| ordinary::locks(ground.clone(), Arc::clone(&locks), n));
     parts.add(Kind::Sequences, 4, |n| ordinary::sequences(ground.clone(), Arc::clone(&ids), n));
-    parts.add(Kind::Subscriptions, PLACES.len(), |n| subscribers::writer(ground.clone(), Arc::clone(&markers), PLACES[n]));
+    parts.add(Kind::Subscriptions, PLACES.len(), |n| {
+        subscribers::writer(ground.clone(), Arc::clone(&markers), PLACES[n])
+    });
     parts.add(Kind::Subscriptions, 12, |n| subscribers::subscriber(ground.clone(), Arc::clone(&markers), n));
 }
 
@@ -193,7 +204,10 @@ async fn watch(ground: &Ground) {
         if told.elapsed() > Duration::from_secs(30) {
             told = Instant::now();
             let Holdings { resident_mib, files } = holdings;
-            println!("\nafter {:.0} s: Envoy holds {resident_mib} MiB and {files} files", ground.record.elapsed().as_secs_f64());
+            println!(
+                "\nafter {:.0} s: Envoy holds {resident_mib} MiB and {files} files",
+                ground.record.elapsed().as_secs_f64()
+            );
             println!("{}", ground.record.table());
         }
     }
@@ -212,7 +226,11 @@ async fn traps(ground: &Ground) {
             ground.record.find(Kind::Rest, "Envoy counts what it should not", crash);
         } else if !crash.contains(" is unreachable") {
             // Which the runtime says of servers.
-            ground.record.find(Kind::Rest, "a sign of a trap in Envoy's log", crash.chars().take(600).collect::<String>());
+            ground.record.find(
+                Kind::Rest,
+                "a sign of a trap in Envoy's log",
+                crash.chars().take(600).collect::<String>(),
+            );
         }
     }
 }
@@ -225,14 +243,23 @@ fn tell(ground: &Ground) {
         for (text, count) in ground.record.texts() {
             println!("{count:8} {text}");
         }
+        println!("log: {}", ground.envoy.scratch().display());
     }
+    let mut command = ground.options.clone();
     let findings = ground.record.findings();
     if findings.is_empty() {
         println!("no findings");
         return;
     }
-    println!("{} findings with {}", findings.len(), ground.options.command());
+    println!("{} findings with {}; a part of it may do:", findings.len(), ground.options.command());
     for Finding { kind, what, example, at, times } in findings {
-        println!("FINDING {kind}: {what} ({times} times, the first after {:.1} s): {example}", at.as_secs_f64());
+        let at = at.as_secs_f64();
+        println!("FINDING {kind}: {what} ({times} times, the first after {at:.1} s): {example}");
+        if kind != Kind::Rest {
+            let faults =
+                Kind::value_variants().iter().copied().filter(|other| other.is_fault() && ground.options.has(*other));
+            (command.only, command.without) = ([kind].into_iter().chain(faults).collect(), Vec::new());
+            println!("    {}", command.command());
+        }
     }
 }

@@ -2,15 +2,16 @@
 //! holder, an id is given once. What may have been done, because its call had no answer, is taken into account.
 
 use super::client::{Caller, Failed};
-use super::ground::{Ground, PLACES, Place};
+use super::ground::{Ground, PLACES, Place, SECRET};
 use super::kind::Kind;
 use crate::client::Dialect;
 use crate::store::{ItemOptions, delete, item, upsert};
+use bytes::Bytes;
 use envoy_runtime_proto::dapr::runtime::v1 as dapr;
 use envoy_runtime_proto::spec::runtime::v1 as layotto;
+use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use rand::RngExt;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -49,6 +50,14 @@ pub(super) async fn pulse(ground: Arc<Ground>, number: usize) {
             let example = format!("GetState in memory took {took:.1?} (allowed: a second and {margin:.1?})");
             ground.record.find(Kind::Pulse, "a worker stood still", example);
         }
+        let request =
+            dapr::GetSecretRequest { store_name: "environment".into(), key: SECRET.0.into(), ..Default::default() };
+        if let Ok(reply) =
+            callers.choose_mut(&mut random).unary::<dapr::GetSecretResponse>("GetSecret", &request, None).await
+            && reply.data.get(SECRET.0).map(String::as_str) != Some(SECRET.1)
+        {
+            ground.record.find(Kind::Pulse, "a secret is not what it was", "");
+        }
         ground.pause(Duration::from_millis(50)).await;
     }
 }
@@ -64,11 +73,19 @@ impl<T> ChooseMut<T> for Vec<T> {
     }
 }
 
-/// What a key may hold. 0 stands for no item.
+/// What a key may hold. The version 0 stands for no item.
+#[derive(Debug, Default)]
 struct Register {
     written: u64,
     /// Writes without an answer.
     unknown: Vec<(u64, Instant)>,
+}
+
+impl Register {
+    fn allows(&mut self, version: u64, now: Instant) -> bool {
+        self.unknown.retain(|(_, at)| now.duration_since(*at) < LATEST);
+        version == self.written || self.unknown.iter().any(|(unknown, _)| *unknown == version)
+    }
 }
 
 /// One key of each place, written by one client and read by it and another.
@@ -80,8 +97,7 @@ pub(super) async fn state(ground: Arc<Ground>, number: usize) {
     let mut callers: Vec<_> = (0..3).map(|_| Caller::new(&ground, Kind::State, a_dialect(&mut random))).collect();
     while ground.goes_on().await {
         let place = *PLACES.choose(&mut random).expect("there are some");
-        let register = registers.entry(place).or_insert(Register { written: 0, unknown: Vec::new() });
-        register.unknown.retain(|(_, at)| at.elapsed() < LATEST);
+        let register = registers.entry(place).or_default();
         if random.random_bool(0.5) {
             version += 1;
             let removes = random.random_bool(0.1);
@@ -100,23 +116,24 @@ pub(super) async fn state(ground: Arc<Ground>, number: usize) {
                 Err(Failed::Unknown) => register.unknown.push((written, Instant::now())),
             }
         }
-        let request = dapr::GetStateRequest { store_name: place.name().into(), key: key.clone(), ..Default::default() };
         let deadline = a_deadline(&mut random);
-        let caller = callers.choose_mut(&mut random);
-        match caller.unary::<dapr::GetStateResponse>("GetState", &request, deadline).await {
-            Ok(reply) => {
-                let text = String::from_utf8_lossy(&reply.data);
-                let read = if text.is_empty() { Some(0) } else { text.split(':').next().and_then(|text| text.parse().ok()) };
-                let allowed: Vec<_> = std::iter::once(register.written).chain(register.unknown.iter().map(|(version, _)| *version)).collect();
-                if read.is_none_or(|read| !allowed.contains(&read)) {
-                    let example = format!("{} {key}: {:.20?} was read, of the versions {allowed:?} (0: none)", place.name(), text);
+        let in_bulk = random.random_bool(0.2);
+        match read(callers.choose_mut(&mut random), place, &key, in_bulk, deadline).await {
+            Ok(data) => {
+                let text = String::from_utf8_lossy(&data);
+                let version =
+                    if text.is_empty() { Some(0) } else { text.split(':').next().and_then(|text| text.parse().ok()) };
+                if !version.is_some_and(|version| register.allows(version, Instant::now())) {
+                    let example =
+                        format!("{} {key}: {text:.20?} was read; it may be {register:?} (0: none)", place.name());
                     ground.record.find(Kind::State, "a value was read that was not the last written", example);
                     // It is told once, not at every read from now on.
-                    register.written = read.unwrap_or_default();
+                    register.written = version.unwrap_or_default();
                 }
             }
             Err(Failed::Refused(code, text)) => {
-                ground.record.find(Kind::State, "a good read was refused", format!("{} {key}: {code:?} {text}", place.name()));
+                let example = format!("{} {key}: {code:?} {text}", place.name());
+                ground.record.find(Kind::State, "a good read was refused", example);
             }
             Err(Failed::Unknown) => {}
         }
@@ -125,6 +142,26 @@ pub(super) async fn state(ground: Arc<Ground>, number: usize) {
         }
         ground.pause(Duration::from_millis(random.random_range(0..40))).await;
     }
+}
+
+async fn read(
+    caller: &mut Caller,
+    place: Place,
+    key: &str,
+    in_bulk: bool,
+    deadline: Option<Duration>,
+) -> Result<Bytes, Failed> {
+    let (store_name, key) = (place.name().to_owned(), key.to_owned());
+    if !in_bulk {
+        let request = dapr::GetStateRequest { store_name, key, ..Default::default() };
+        return caller.unary::<dapr::GetStateResponse>("GetState", &request, deadline).await.map(|reply| reply.data);
+    }
+    let keys = vec!["no such key".to_owned(), key.clone()];
+    let request = dapr::GetBulkStateRequest { store_name, keys, ..Default::default() };
+    let reply: dapr::GetBulkStateResponse = caller.unary("GetBulkState", &request, deadline).await?;
+    // A failure of one key is told with that key.
+    let item = reply.items.into_iter().find(|item| item.key == key && item.error.is_empty());
+    item.map(|item| item.data).ok_or(Failed::Unknown)
 }
 
 async fn write(
@@ -169,7 +206,10 @@ impl Counters {
         for place in PLACES {
             let states = vec![item(COUNTER, "0")];
             let request = dapr::SaveStateRequest { store_name: place.name().into(), states };
-            caller.unary::<()>("SaveState", &request, None).await.expect("a counter is written before there are faults");
+            caller
+                .unary::<()>("SaveState", &request, None)
+                .await
+                .expect("a counter is written before there are faults");
         }
     }
 
@@ -242,9 +282,40 @@ struct Hold {
     until: Instant,
 }
 
+/// A lock: its place and its number.
+type Name = (Place, usize);
+
 /// The locks of all clients.
 #[derive(Debug, Default)]
-pub(super) struct Locks(Mutex<HashMap<(Place, usize), Vec<Hold>>>);
+pub(super) struct Locks(Mutex<HashMap<Name, Vec<Hold>>>);
+
+impl Locks {
+    /// Notes that `owner` got a lock by a call that was sent and answered then. Returns who had it from before the one until after the other,
+    /// and for how long yet: it can't have been free at any moment between.
+    fn take(
+        &self,
+        lock: Name,
+        owner: &str,
+        sent: Instant,
+        answered: Instant,
+        until: Instant,
+    ) -> Option<(String, Duration)> {
+        let mut all = self.0.lock().unwrap();
+        let holds = all.entry(lock).or_default();
+        holds.retain(|hold| hold.until.elapsed() < LATEST);
+        let other = holds.iter().find(|hold| hold.from <= sent && hold.until >= answered);
+        let other = other.map(|hold| (hold.owner.clone(), hold.until - answered));
+        holds.push(Hold { owner: owner.to_owned(), from: answered, until });
+        other
+    }
+
+    /// Changes until when `owner` has a lock, and returns until when that was.
+    fn change(&self, lock: Name, owner: &str, until: Instant) -> Option<Instant> {
+        let mut all = self.0.lock().unwrap();
+        let hold = all.get_mut(&lock)?.iter_mut().find(|hold| hold.owner == owner)?;
+        Some(std::mem::replace(&mut hold.until, until))
+    }
+}
 
 /// Takes, keeps and gives back locks.
 pub(super) async fn locks(ground: Arc<Ground>, locks: Arc<Locks>, number: usize) {
@@ -272,23 +343,10 @@ pub(super) async fn locks(ground: Arc<Ground>, locks: Arc<Locks>, number: usize)
         let answer = caller.unary::<layotto::TryLockResponse>("TryLock", &request, deadline).await;
         let taken = Instant::now();
         if answer.is_ok_and(|reply| reply.success) {
-            {
-                let mut all = locks.0.lock().unwrap();
-                let holds = all.entry(lock).or_default();
-                holds.retain(|hold| hold.until.elapsed() < LATEST);
-                // That of another counts if it lasted from before this was sent until after it was answered.
-                if let Some(other) = holds.iter().find(|hold| hold.from <= sent && hold.until >= taken) {
-                    let left = other.until - taken;
-                    let example = format!("{store_name} {resource_id}: {owner} got what {} had for {left:.2?} more", other.owner);
-                    ground.record.find(Kind::Locks, "a lock has two holders", example);
-                }
-                holds.push(Hold { owner: owner.clone(), from: taken, until: expiry(sent, seconds) });
+            if let Some((other, left)) = locks.take(lock, &owner, sent, taken, expiry(sent, seconds)) {
+                let example = format!("{store_name} {resource_id}: {owner} got what {other} had for {left:.2?} more");
+                ground.record.find(Kind::Locks, "a lock has two holders", example);
             }
-            let end = |until: Instant| {
-                let mut all = locks.0.lock().unwrap();
-                let hold = all.get_mut(&lock).and_then(|holds| holds.iter_mut().find(|hold| hold.owner == owner));
-                hold.map(|hold| std::mem::replace(&mut hold.until, until))
-            };
             ground.pause(Duration::from_millis(random.random_range(0..1500))).await;
             if random.random_bool(0.3) {
                 let request = layotto::LockKeepAliveRequest {
@@ -298,23 +356,26 @@ pub(super) async fn locks(ground: Arc<Ground>, locks: Arc<Locks>, number: usize)
                     expire: seconds,
                 };
                 let sent = Instant::now();
-                if let Ok(reply) = caller.unary::<layotto::LockKeepAliveResponse>("LockKeepAlive", &request, None).await {
+                if let Ok(reply) = caller.unary::<layotto::LockKeepAliveResponse>("LockKeepAlive", &request, None).await
+                {
                     if reply.status == 0 {
-                        end(expiry(sent, seconds));
+                        locks.change(lock, &owner, expiry(sent, seconds));
                     }
                 }
             }
             // From here on it may be free. Some are left to expire.
             if random.random_bool(0.8) {
-                let until = end(Instant::now());
-                let request = layotto::UnlockRequest { store_name: store_name.clone(), resource_id, lock_owner: owner.clone() };
+                let until = locks.change(lock, &owner, Instant::now());
+                let request =
+                    layotto::UnlockRequest { store_name: store_name.clone(), resource_id, lock_owner: owner.clone() };
                 let answer = caller.unary::<layotto::UnlockResponse>("Unlock", &request, None).await;
                 if let (Ok(reply), Some(until)) = (answer, until)
                     && reply.status != 0
                     && until > Instant::now()
                 {
                     let left = until - Instant::now();
-                    let example = format!("{store_name}: status {} to {owner}, whose lock had {left:.2?} left", reply.status);
+                    let example =
+                        format!("{store_name}: status {} to {owner}, whose lock had {left:.2?} left", reply.status);
                     ground.record.find(Kind::Locks, "a lock was lost", example);
                 }
             }
@@ -358,5 +419,36 @@ pub(super) async fn sequences(ground: Arc<Ground>, ids: Arc<Ids>, number: usize)
             caller.reconnect();
         }
         ground.pause(Duration::from_millis(random.random_range(0..30))).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_register_allows_what_was_written_last_and_what_may_have_been() {
+        let now = Instant::now();
+        let mut register = Register { written: 3, unknown: vec![(4, now), (0, now)] };
+        assert!([3, 4, 0].into_iter().all(|version| register.allows(version, now)));
+        assert!(!register.allows(2, now) && !register.allows(5, now));
+        let later = now + LATEST;
+        assert!(register.allows(3, later) && !register.allows(4, later));
+    }
+
+    #[test]
+    fn a_lock_has_two_holders_only_if_the_first_had_it_all_the_time() {
+        let (locks, lock, start) = (Locks::default(), (Place::Redis, 0), Instant::now());
+        assert_eq!(locks.take(lock, "one", start, start + SECOND, start + 10 * SECOND), None);
+        // It may have been taken before the first got it.
+        assert_eq!(locks.take(lock, "two", start, start + 2 * SECOND, start + 2 * SECOND), None);
+        // It may have ended before the second got it.
+        assert_eq!(locks.take(lock, "three", start + 9 * SECOND, start + 11 * SECOND, start + 11 * SECOND), None);
+        let other = locks.take(lock, "four", start + 2 * SECOND, start + 3 * SECOND, start + 3 * SECOND);
+        assert_eq!(other, Some(("one".to_owned(), 7 * SECOND)));
+        assert_eq!(locks.change(lock, "one", start + 4 * SECOND), Some(start + 10 * SECOND));
+        assert_eq!(locks.take(lock, "five", start + 5 * SECOND, start + 6 * SECOND, start + 9 * SECOND), None);
     }
 }

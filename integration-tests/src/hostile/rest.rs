@@ -1,7 +1,7 @@
 //! What Envoy holds: whether it gives back, after all is over, what it took meanwhile; and whether its VMs have survived.
 
 use super::client::Caller;
-use super::ground::{Ground, PLACES};
+use super::ground::{Ground, LARGE, MOST_LARGE, PLACES};
 use super::kind::Kind;
 use super::messages::KEYS;
 use crate::client::Dialect;
@@ -43,13 +43,19 @@ pub(super) async fn reloads_of_vms(ground: &Ground) -> Option<u64> {
     let answer = timeout(Duration::from_secs(20), http1::get(ground.envoy.admin, "/stats?filter=vm_reload")).await;
     let (_, text) = answer.ok()?.ok()?;
     let counters = text.lines().filter_map(|line| line.split_once(": "));
-    Some(counters.filter(|(name, _)| name.ends_with("vm_reload")).filter_map(|(_, value)| value.parse::<u64>().ok()).sum())
+    Some(
+        counters
+            .filter(|(name, _)| name.ends_with("vm_reload"))
+            .filter_map(|(_, value)| value.parse::<u64>().ok())
+            .sum(),
+    )
 }
 
 /// Deletes what the clients have left in the memory of Envoy.
 pub(super) async fn clean(ground: &Arc<Ground>) {
     let mut caller = Caller::new(ground, Kind::Rest, Dialect::Dapr);
     let names = (0..500).map(|number| format!("greedy{number}"));
+    let names = names.chain((0..MOST_LARGE).map(|number| format!("{LARGE}{number}")));
     let names = names.chain((0..100).map(|number| format!("register{number}"))).chain(KEYS.map(str::to_owned));
     let states = names.map(|name| key(&name)).collect();
     let request = dapr::DeleteBulkStateRequest { store_name: "memory".into(), states };
@@ -60,7 +66,8 @@ pub(super) async fn clean(ground: &Arc<Ground>) {
     let mut caller = Caller::new(ground, Kind::Rest, Dialect::Layotto);
     for place in PLACES {
         let keys = ["loud"].into_iter().chain(KEYS).map(str::to_owned).collect();
-        let request = layotto::DeleteConfigurationRequest { store_name: place.name().into(), keys, ..Default::default() };
+        let request =
+            layotto::DeleteConfigurationRequest { store_name: place.name().into(), keys, ..Default::default() };
         // Some of the keys are not to the liking of every store.
         let _ = caller.unary::<()>("DeleteConfiguration", &request, deadline).await;
     }
@@ -73,7 +80,10 @@ pub(super) async fn rest(ground: &Ground, before: Holdings) {
         sleep(Duration::from_secs(ground.options.rest) / READINGS).await;
         let Some(now) = Holdings::of(ground) else { return };
         readings.push(now);
-        println!("at rest: {} MiB, {} files; before: {} MiB, {} files", now.resident_mib, now.files, before.resident_mib, before.files);
+        println!(
+            "at rest: {} MiB, {} files; before: {} MiB, {} files",
+            now.resident_mib, now.files, before.resident_mib, before.files
+        );
         if now.resident_mib <= before.resident_mib + MOST_MIB && now.files <= before.files + MOST_FILES {
             return;
         }

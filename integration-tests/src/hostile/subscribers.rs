@@ -60,7 +60,11 @@ pub(super) async fn writer(ground: Arc<Ground>, markers: Arc<Markers>, place: Pl
                 }
             }
             Err(Failed::Refused(code, text)) => {
-                ground.record.find(Kind::Subscriptions, "a good write was refused", format!("{}: {code:?} {text}", place.name()));
+                ground.record.find(
+                    Kind::Subscriptions,
+                    "a good write was refused",
+                    format!("{}: {code:?} {text}", place.name()),
+                );
             }
             Err(Failed::Unknown) => {
                 let since = *failing.get_or_insert_with(Instant::now);
@@ -82,7 +86,9 @@ pub(super) async fn subscriber(ground: Arc<Ground>, markers: Arc<Markers>, numbe
     let place = PLACES[number % PLACES.len()];
     let dialect = Dialect::ALL[number / PLACES.len() % 2];
     while ground.goes_on().await {
-        let Some(connection) = connect(&ground, Kind::Subscriptions, ground.port(dialect), WINDOW).await else { continue };
+        let Some(connection) = connect(&ground, Kind::Subscriptions, ground.port(dialect), WINDOW).await else {
+            continue;
+        };
         let (path, body) = request(place, dialect);
         let Ok(mut call) = connection.begin(&path, &[]).await else { continue };
         call.send(body, dialect == Dialect::Dapr);
@@ -135,9 +141,7 @@ pub(super) async fn subscriber(ground: Arc<Ground>, markers: Arc<Markers>, numbe
 fn request(place: Place, dialect: Dialect) -> (String, Bytes) {
     let (store_name, keys) = (place.name().to_owned(), vec![MARKER.to_owned()]);
     let body = match dialect {
-        Dialect::Dapr => {
-            dapr::SubscribeConfigurationRequest { store_name, keys, ..Default::default() }.encode_to_vec()
-        }
+        Dialect::Dapr => dapr::SubscribeConfigurationRequest { store_name, keys, ..Default::default() }.encode_to_vec(),
         Dialect::Layotto => {
             layotto::SubscribeConfigurationRequest { store_name, keys, ..Default::default() }.encode_to_vec()
         }

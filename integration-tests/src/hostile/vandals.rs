@@ -2,11 +2,12 @@
 //! those that want too much.
 
 use super::client::{Call, Caller, Connection, End, Terms, WINDOW, connect, finish, grpc_timeout, judge};
-use super::ground::{Ground, MOST_BYTES, PLACES, Place};
+use super::ground::{Ground, LARGE, MOST_BYTES, MOST_LARGE, PLACES, Place};
 use super::kind::Kind;
 use super::messages::Messages;
 use super::record::Column;
 use crate::client::Dialect;
+use crate::store::{delete, item, key as key_of, upsert};
 use crate::wire::{flagged_frame, frame, gzip_frame};
 use bytes::{Bytes, BytesMut};
 use envoy_runtime_proto::dapr::runtime::v1 as dapr;
@@ -48,7 +49,12 @@ pub(super) async fn served(ground: &Ground) -> Vec<&'static Method> {
 }
 
 /// Any call, one after the other.
-pub(super) async fn random(ground: Arc<Ground>, messages: Arc<Messages>, served: Arc<Vec<&'static Method>>, number: usize) {
+pub(super) async fn random(
+    ground: Arc<Ground>,
+    messages: Arc<Messages>,
+    served: Arc<Vec<&'static Method>>,
+    number: usize,
+) {
     let mut random = ground.random(Kind::Random, number);
     let mut connection = None;
     while ground.goes_on().await {
@@ -200,7 +206,9 @@ async fn one_call(ground: &Ground, connection: &Connection, messages: &Messages,
         Ok(end) => {
             // A stream may end with any number of messages.
             let end = match end {
-                End::Status { code: Code::Ok, text, .. } => End::Status { code: Code::Ok, text, messages: vec![Bytes::new()] },
+                End::Status { code: Code::Ok, text, .. } => {
+                    End::Status { code: Code::Ok, text, messages: vec![Bytes::new()] }
+                }
                 other => other,
             };
             // The deadline of a request that is not whole begins when it pleases.
@@ -226,7 +234,8 @@ pub(super) async fn burst(ground: Arc<Ground>, number: usize) {
     let mut random = ground.random(Kind::Burst, number);
     while ground.goes_on().await {
         let size = *[100, 400, 1000, 2000, 4000, 8000].choose(&mut random).expect("there are some");
-        let place = *[Place::Redis, Place::Redis, Place::Etcd, Place::Memory].choose(&mut random).expect("there are some");
+        let place =
+            *[Place::Redis, Place::Redis, Place::Etcd, Place::Memory].choose(&mut random).expect("there are some");
         let size = if place == Place::Etcd { size / 4 } else { size };
         let stands_still = place == Place::Redis && ground.options.has(Kind::Pause) && random.random_bool(0.5);
         let deadline = random.random_bool(0.3).then(|| Duration::from_millis(random.random_range(1..2000)));
@@ -303,15 +312,7 @@ pub(super) async fn streams(ground: Arc<Ground>, number: usize) {
             calls.push((call, Instant::now()));
         }
         if floods {
-            let piece = frame(&[&[0x0a, 0x80, 0x80, 0x04][..], &vec![b'x'; 64 << 10]].concat());
-            for _ in 0..random.random_range(1..400) {
-                if let Some((call, _)) = calls.choose_mut_by(&mut random) {
-                    call.send(piece.clone(), false);
-                }
-                if random.random_range(0..20) == 0 {
-                    sleep(Duration::from_millis(1)).await;
-                }
-            }
+            flood(&mut calls, &mut random).await;
         }
         ground.pause(Duration::from_secs_f64(4.0 * random.random::<f64>().powi(3))).await;
         if random.random() {
@@ -326,20 +327,31 @@ pub(super) async fn streams(ground: Arc<Ground>, number: usize) {
     }
 }
 
-/// What `rand` has for slices that are not changed.
-trait ChooseMut<T> {
-    fn choose_mut_by(&mut self, random: &mut StdRng) -> Option<&mut T>;
-}
-
-impl<T> ChooseMut<T> for Vec<T> {
-    fn choose_mut_by(&mut self, random: &mut StdRng) -> Option<&mut T> {
-        let index = random.random_range(0..self.len().max(1));
-        self.get_mut(index)
+/// Sends messages, small or as large as they may be, on streams that take one.
+async fn flood(calls: &mut [(Call, Instant)], random: &mut StdRng) {
+    let size = if random.random() { 64 << 10 } else { MOST_BYTES - 100 };
+    let only_one = random.random();
+    let mut field = BytesMut::from(&[0x0a][..]);
+    prost::encoding::encode_varint(size as u64, &mut field);
+    field.resize(field.len() + size, b'x');
+    let piece = frame(&field);
+    for _ in 0..random.random_range(1..600) {
+        let index = if only_one { 0 } else { random.random_range(0..calls.len().max(1)) };
+        let Some((call, _)) = calls.get_mut(index) else { return };
+        call.send(piece.clone(), false);
+        if random.random_range(0..20) == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
     }
 }
 
 /// Calls of every method to the components behind which there is garbage.
-pub(super) async fn garbage(ground: Arc<Ground>, messages: Arc<Messages>, served: Arc<Vec<&'static Method>>, number: usize) {
+pub(super) async fn garbage(
+    ground: Arc<Ground>,
+    messages: Arc<Messages>,
+    served: Arc<Vec<&'static Method>>,
+    number: usize,
+) {
     let mut random = ground.random(Kind::Garbage, number);
     let mut connection = None;
     while ground.goes_on().await {
@@ -409,7 +421,12 @@ pub(super) async fn mute(ground: Arc<Ground>, number: usize) {
 }
 
 /// Connections that end while calls are under way on them, in all their states.
-pub(super) async fn drop_connections(ground: Arc<Ground>, messages: Arc<Messages>, served: Arc<Vec<&'static Method>>, number: usize) {
+pub(super) async fn drop_connections(
+    ground: Arc<Ground>,
+    messages: Arc<Messages>,
+    served: Arc<Vec<&'static Method>>,
+    number: usize,
+) {
     let mut random = ground.random(Kind::Drop, number);
     while ground.goes_on().await {
         let port = a_port(&ground, &mut random);
@@ -441,43 +458,50 @@ pub(super) async fn greedy(ground: Arc<Ground>, number: usize) {
         let dialect = if random.random() { Dialect::Dapr } else { Dialect::Layotto };
         let mut caller = Caller::new(&ground, Kind::Greedy, dialect);
         let place = *PLACES.choose(&mut random).expect("there are some");
-        let store_name = place.name().to_owned();
         let deadline = a_deadline(&mut random);
-        match random.random_range(0..5) {
-            0 => {
-                let keys = vec!["large".to_owned(); random.random_range(1..1200)];
-                let request = dapr::GetBulkStateRequest { store_name, keys, parallelism: 100, ..Default::default() };
-                let _ = caller.unary::<dapr::GetBulkStateResponse>("GetBulkState", &request, deadline).await;
-            }
-            1 => {
-                let keys = (0..random.random_range(1..100_000)).map(|key: u32| format!("{key:x}")).collect();
-                let request = dapr::GetBulkStateRequest { store_name, keys, parallelism: 0, ..Default::default() };
-                let _ = caller.unary::<dapr::GetBulkStateResponse>("GetBulkState", &request, deadline).await;
-            }
-            2 => {
-                let states = (0..random.random_range(1..5000)).map(|key: u32| crate::store::key(&format!("greedy{key}"))).collect();
-                let request = dapr::DeleteBulkStateRequest { store_name, states };
-                let _ = caller.unary::<()>("DeleteBulkState", &request, deadline).await;
-            }
-            3 => {
-                let operation = |key: u32| {
-                    let item = crate::store::item(&format!("greedy{}", key % 500), "x");
-                    if key % 2 == 0 { crate::store::upsert(item) } else { crate::store::delete(item) }
-                };
-                let operations = (0..random.random_range(1..6000)).map(operation).collect();
-                let request =
-                    dapr::ExecuteStateTransactionRequest { store_name, operations, ..Default::default() };
-                let _ = caller.unary::<()>("ExecuteStateTransaction", &request, deadline).await;
-            }
-            _ => {
-                // As much as one call may bring.
+        greed(&mut caller, place, deadline, &mut random).await;
+        ground.pause(Duration::from_millis(random.random_range(0..500))).await;
+    }
+}
+
+async fn greed(caller: &mut Caller, place: Place, deadline: Option<Duration>, random: &mut StdRng) {
+    let store_name = place.name().to_owned();
+    match random.random_range(0..8) {
+        // One large item, again and again.
+        0..2 => {
+            let keys = vec![LARGE.to_owned(); random.random_range(1..1200)];
+            let request = dapr::GetBulkStateRequest { store_name, keys, parallelism: 100, ..Default::default() };
+            let _ = caller.unary::<dapr::GetBulkStateResponse>("GetBulkState", &request, deadline).await;
+        }
+        2 => {
+            let keys = (0..random.random_range(1..100_000)).map(|key: u32| format!("{key:x}")).collect();
+            let request = dapr::GetBulkStateRequest { store_name, keys, parallelism: 0, ..Default::default() };
+            let _ = caller.unary::<dapr::GetBulkStateResponse>("GetBulkState", &request, deadline).await;
+        }
+        3 => {
+            let states = (0..random.random_range(1..5000)).map(|key: u32| key_of(&format!("greedy{key}"))).collect();
+            let request = dapr::DeleteBulkStateRequest { store_name, states };
+            let _ = caller.unary::<()>("DeleteBulkState", &request, deadline).await;
+        }
+        4..6 => {
+            let operation = |key: u32| {
+                let item = item(&format!("greedy{}", key % 500), "x");
+                if key % 2 == 0 { upsert(item) } else { delete(item) }
+            };
+            let operations = (0..random.random_range(1..6000)).map(operation).collect();
+            let request = dapr::ExecuteStateTransactionRequest { store_name, operations, ..Default::default() };
+            let _ = caller.unary::<()>("ExecuteStateTransaction", &request, deadline).await;
+        }
+        // As much as one call may bring, and in memory many of them.
+        _ => {
+            for _ in 0..random.random_range(1..40) {
                 let value = vec![b'x'; MOST_BYTES - random.random_range(40..2000)];
-                let item = crate::store::item("large", value);
-                let request = dapr::SaveStateRequest { store_name, states: vec![item] };
-                let _ = caller.unary::<()>("SaveState", &request, deadline).await;
+                let number = (place == Place::Memory).then(|| random.random_range(0..MOST_LARGE).to_string());
+                let key = format!("{LARGE}{}", number.filter(|_| random.random()).unwrap_or_default());
+                let request =
+                    dapr::SaveStateRequest { store_name: store_name.clone(), states: vec![item(&key, value)] };
+                let _ = caller.unary::<()>("SaveState", &request, None).await;
             }
         }
-        let pause = Duration::from_millis(random.random_range(50..2000));
-        ground.pause(pause).await;
     }
 }
