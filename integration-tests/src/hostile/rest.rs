@@ -40,12 +40,12 @@ impl Holdings {
 
 /// How often VMs were made anew, by Envoy's counters; `None` when it does not answer.
 pub(super) async fn reloads_of_vms(ground: &Ground) -> Option<u64> {
-    let answer = timeout(Duration::from_secs(20), http1::get(ground.envoy.admin, "/stats?filter=vm_reload")).await;
+    let answer = timeout(Duration::from_secs(20), http1::get(ground.envoy.admin, "/stats?filter=vm_reload_success")).await;
     let (_, text) = answer.ok()?.ok()?;
     let counters = text.lines().filter_map(|line| line.split_once(": "));
     Some(
         counters
-            .filter(|(name, _)| name.ends_with("vm_reload"))
+            .filter(|(name, _)| name.ends_with("vm_reload_success"))
             .filter_map(|(_, value)| value.parse::<u64>().ok())
             .sum(),
     )
