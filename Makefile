@@ -19,7 +19,7 @@ FEATURES = --features envoy-runtime-proto/descriptors
 TEST = cargo test --no-fail-fast $(FEATURES)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench build program quick fmt clean basics tools filters docs matrix test-matrix test-containers fuzz
+.PHONY: help run test lint bench build program quick fmt clean basics tools filters docs matrix test-matrix test-containers fuzz hostile
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ test-containers: tools program ## Run the integration tests with Envoy and Redis
 
 fuzz: tools program ## Send two million mutated requests
 	RUNTIME_TEST_FUZZ_FRAMES=2000000 cargo test -p integration-tests --test fuzz -- --nocapture
+
+hostile: tools program ## Ten hostile minutes for one Envoy; HOSTILE="--seconds 60 --only burst,pause" and the like narrow it
+	cargo run --profile quick -p integration-tests --bin runtime-hostile -- $(HOSTILE)
 
 basics: ## Install what this machine lacks to build and run it: the wasm target, Envoy, Python with the Dapr SDK
 	tools/system.sh

@@ -32,8 +32,13 @@ pub(crate) struct Level {
 }
 
 pub(crate) const FULL: Level = Level { connections: 8, streams: 16, share: 1 };
-pub(crate) const LEVELS: [Level; 3] =
-    [FULL, Level { connections: 1, streams: 16, share: 2 }, Level { connections: 1, streams: 1, share: 10 }];
+/// The most first.
+pub(crate) const LEVELS: [Level; 4] = [
+    Level { connections: 8, streams: 128, share: 1 },
+    FULL,
+    Level { connections: 1, streams: 16, share: 2 },
+    Level { connections: 1, streams: 1, share: 10 },
+];
 
 impl Level {
     pub(crate) fn in_flight(self) -> u32 {

@@ -35,7 +35,7 @@ struct Arguments {
     /// How often each case is measured.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Calls of one measurement at 128 in flight; at fewer in flight there are fewer.
+    /// Calls of one measurement at 128 in flight and more; at fewer in flight there are fewer.
     #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1000..))]
     requests: u64,
     /// Two rounds of 5000 calls: whether it works rather than how fast it is. Writes nothing without --out.
@@ -88,7 +88,7 @@ async fn run(arguments: &Arguments) -> Result<bool> {
     report.memory.idle = bench.memory()?;
     for round in 0..=rounds {
         for level in LEVELS {
-            eprint!("\r{}, {:3} in flight ", progress(round, rounds), level.in_flight());
+            eprint!("\r{}, {:4} in flight ", progress(round, rounds), level.in_flight());
             for case in CASES {
                 let sample = bench.measure(case, level, requests).await?;
                 report.add(case, level, sample, round == 0);

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 type BootstrapChange = Arc<dyn Fn(&mut Value, &Path) + Send + Sync>;
@@ -15,6 +15,7 @@ pub struct Config {
     pub(crate) bootstrap_change: Option<BootstrapChange>,
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) log_level: &'static str,
+    pub(crate) envoy: Option<PathBuf>,
 }
 
 impl Config {
@@ -26,6 +27,7 @@ impl Config {
             bootstrap_change: None,
             environment: Vec::new(),
             log_level: "info",
+            envoy: None,
         }
     }
 
@@ -69,6 +71,12 @@ impl Config {
     /// How much Envoy logs.
     pub fn log_level(mut self, level: &'static str) -> Self {
         self.log_level = level;
+        self
+    }
+
+    /// The Envoy to start, where it is not the one of [`installed::envoy`](crate::installed::envoy).
+    pub fn envoy(mut self, binary: PathBuf) -> Self {
+        self.envoy = Some(binary);
         self
     }
 

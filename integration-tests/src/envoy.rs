@@ -83,7 +83,7 @@ impl Envoy {
             "5",
         ];
         let program = Program {
-            binary: installed::envoy(),
+            binary: config.envoy.clone().unwrap_or_else(installed::envoy),
             arguments: arguments.map(str::to_owned).to_vec(),
             scratch: scratch.path().to_path_buf(),
         };
@@ -159,6 +159,11 @@ impl Envoy {
             .map(|arguments| String::from_utf8_lossy(&arguments).into_owned())
             .find(|arguments| arguments.split('\0').any(|argument| Path::new(argument) == bootstrap))
             .expect("Envoy runs")
+    }
+
+    /// The operating system's id of Envoy; `None` where it runs in a container.
+    pub fn process_id(&self) -> Option<u32> {
+        self.server.process_id()
     }
 
     /// The directory that Envoy was started in.

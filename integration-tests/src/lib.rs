@@ -11,6 +11,7 @@ pub mod conformance;
 pub mod container;
 pub mod envoy;
 pub mod etcd;
+pub mod hostile;
 pub mod http1;
 pub mod installed;
 pub mod kubernetes;

@@ -3,10 +3,16 @@
 use crate::ports;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// How many reads may be on their way to the client: while they are late, the server goes on sending.
+const UNDER_WAY: usize = 64;
 
 /// What happens to the bytes that the server sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +23,10 @@ pub enum Replies {
     Swallow,
     /// This many more bytes are passed on, then the connection is closed.
     CloseAfter(usize),
+    /// They are passed on this much later: the server is far away.
+    Late(Duration),
+    /// They are passed on in pieces of so many bytes, with this pause after each.
+    Pieces(usize, Duration),
 }
 
 /// A running proxy. Dropping it closes its port and its connections.
@@ -67,37 +77,63 @@ impl Drop for Middleman {
 }
 
 async fn pass(client: TcpStream, server: TcpStream, replies: watch::Receiver<Replies>) {
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
+    let (mut from_client, to_client) = client.into_split();
+    let (from_server, mut to_server) = server.into_split();
     let requests = async move {
         let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
     };
-    let answers = async move {
-        let mut buffer = vec![0; 64 << 10];
-        let mut sent = 0;
-        let mut mode = Replies::Pass;
-        while let Ok(length @ 1..) = from_server.read(&mut buffer).await {
-            let current = *replies.borrow();
-            if current != mode {
-                (mode, sent) = (current, 0);
-            }
-            match mode {
-                Replies::Pass => {
-                    if to_client.write_all(&buffer[..length]).await.is_err() {
-                        return;
-                    }
-                }
-                Replies::Swallow => {}
-                Replies::CloseAfter(limit) => {
-                    let length = length.min(limit - sent);
-                    sent += length;
-                    if to_client.write_all(&buffer[..length]).await.is_err() || sent == limit {
-                        return;
-                    }
-                }
-            }
-        }
-    };
+    let (sender, receiver) = mpsc::channel(UNDER_WAY);
+    let answers = async move { tokio::join!(read(from_server, replies, sender), write(receiver, to_client)) };
     // When either direction ends, both do.
-    tokio::select! { () = requests => {}, () = answers => {} }
+    tokio::select! { () = requests => {}, _ = answers => {} }
+}
+
+/// What is to be written when.
+type Due = (Instant, Replies, Vec<u8>);
+
+async fn read(mut server: OwnedReadHalf, replies: watch::Receiver<Replies>, sender: mpsc::Sender<Due>) {
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(length @ 1..) = server.read(&mut buffer).await {
+        let mode = *replies.borrow();
+        let delay = if let Replies::Late(delay) = mode { delay } else { Duration::ZERO };
+        if sender.send((Instant::now() + delay, mode, buffer[..length].to_vec())).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn write(mut receiver: mpsc::Receiver<Due>, mut client: OwnedWriteHalf) {
+    let mut sent = 0;
+    let mut mode = Replies::Pass;
+    while let Some((due, current, bytes)) = receiver.recv().await {
+        sleep_until(due).await;
+        if current != mode {
+            (mode, sent) = (current, 0);
+        }
+        let written = match mode {
+            Replies::Pass | Replies::Late(_) => client.write_all(&bytes).await,
+            Replies::Swallow => Ok(()),
+            Replies::CloseAfter(limit) => {
+                let length = bytes.len().min(limit - sent);
+                sent += length;
+                let written = client.write_all(&bytes[..length]).await;
+                if sent == limit {
+                    return;
+                }
+                written
+            }
+            Replies::Pieces(size, pause) => {
+                for piece in bytes.chunks(size.max(1)) {
+                    if client.write_all(piece).await.is_err() {
+                        return;
+                    }
+                    sleep(pause).await;
+                }
+                Ok(())
+            }
+        };
+        if written.is_err() {
+            return;
+        }
+    }
 }

@@ -89,6 +89,15 @@ impl Server {
         }
     }
 
+    /// The operating system's id of the program; `None` in a container, which has its own.
+    pub fn process_id(&self) -> Option<u32> {
+        match self {
+            Self::Process(process) => Some(process.id()),
+            #[cfg(feature = "containers")]
+            Self::Container(_) => None,
+        }
+    }
+
     /// What the program has written so far.
     pub async fn log(&self) -> String {
         match self {

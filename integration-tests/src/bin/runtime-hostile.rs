@@ -1,0 +1,11 @@
+//! The program of `make hostile`.
+
+use clap::Parser;
+use integration_tests::hostile::{self, Options};
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let findings = hostile::run(&Options::parse()).await;
+    if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
