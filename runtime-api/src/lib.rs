@@ -18,6 +18,7 @@ pub mod budget;
 pub mod component;
 pub mod config;
 pub mod executor;
+mod lasting;
 pub mod metrics;
 pub mod pace;
 pub mod protocol;

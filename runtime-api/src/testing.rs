@@ -307,6 +307,12 @@ impl Connection {
         self.pipe.sent.take().freeze()
     }
 
+    /// In how many writes that came which the client has sent since the last time.
+    pub fn writes(&self) -> usize {
+        self.world.run();
+        self.pipe.messages.borrow().len()
+    }
+
     /// The next message that the client has sent on a gRPC stream.
     pub fn message<M: prost::Message + Default>(&self) -> Option<M> {
         self.world.run();

@@ -15,7 +15,7 @@ use runtime_api::api::call::{Head, Reply};
 use runtime_api::api::http;
 use runtime_api::testing::{World, call, call_with, worker};
 use serde_json::json;
-use support::{DAPR, LAYOTTO, etag, item, let_in, message, received, status};
+use support::{DAPR, LAYOTTO, etag, item, let_in, message, received, resp, status};
 use tonic::Code;
 use tonic_types::StatusExt;
 
@@ -116,7 +116,7 @@ fn keys_have_the_prefix_of_the_dialect_unless_the_store_says_otherwise() {
         let _calls = [DAPR, LAYOTTO].map(|service| call(&world, &worker, &format!("{service}/GetState"), &request));
         let server = world.accept("runtime.state.s").unwrap();
         server.send(b"+PONG\r\n");
-        let get = |key: &str| format!("*2\r\n$7\r\nHGETALL\r\n${}\r\n{key}\r\n", key.len());
+        let get = |key: &str| resp(&["HMGET", key, "data", "version"]);
         let sent = String::from_utf8(server.received().to_vec()).unwrap();
         assert_eq!(sent, format!("*1\r\n$4\r\nPING\r\n{}{}", get(by_dapr), get(by_layotto)), "{prefix}");
     }

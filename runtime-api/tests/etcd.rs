@@ -156,17 +156,226 @@ fn what_is_no_revision_is_an_etag_that_no_item_has() {
     assert!(world.grpc_call(CLUSTER).is_none(), "etcd is not asked");
 }
 
+/// Grants a lease for an item, with the number that is asked for.
+#[track_caller]
+fn granted(world: &World, cluster: &str, seconds: i64) -> i64 {
+    let (grant, request) = take_of::<etcd::LeaseGrantRequest>(world, cluster, "Lease/LeaseGrant");
+    assert_eq!(request.ttl, seconds);
+    assert!(request.id > 0);
+    grant.reply(&etcd::LeaseGrantResponse { id: request.id, ttl: seconds, ..Default::default() });
+    request.id
+}
+
+/// Has it told what is under a lease.
+#[track_caller]
+fn looked_at(world: &World, cluster: &str, lease: i64, keys: &[&'static str]) {
+    let (look, request) = take_of::<etcd::LeaseTimeToLiveRequest>(world, cluster, "Lease/LeaseTimeToLive");
+    assert_eq!((request.id, request.keys), (lease, true));
+    let keys = keys.iter().map(|key| (*key).into()).collect();
+    look.reply(&etcd::LeaseTimeToLiveResponse { id: lease, ttl: 9, granted_ttl: 60, keys, ..Default::default() });
+}
+
+/// Expects a lease to be given back, and nothing else.
+#[track_caller]
+fn given_back(world: &World, cluster: &str, lease: i64) {
+    let (revoke, request) = take_of::<etcd::LeaseRevokeRequest>(world, cluster, "Lease/LeaseRevoke");
+    assert_eq!(request.id, lease);
+    revoke.reply(&etcd::LeaseRevokeResponse::default());
+    assert!(world.grpc_call(cluster).is_none());
+}
+
+/// An answer to a write that had found this lease over the key.
+fn over(lease: i64) -> etcd::TxnResponse {
+    let kv = KeyValue { key: "a||k".into(), lease, ..Default::default() };
+    done(true, vec![etcd::RangeResponse { kvs: vec![kv], ..Default::default() }])
+}
+
+fn remove(world: &World, worker: &Rc<Runtime>, key: &str) -> Started<Reply> {
+    let request = dapr::DeleteStateRequest { store_name: "s".into(), key: key.into(), ..Default::default() };
+    call(world, worker, &format!("{DAPR}/DeleteState"), &request)
+}
+
 #[test]
-fn a_lease_is_kept_where_it_is_unknown_whether_the_item_is_under_it() {
+fn the_lease_of_what_was_replaced_or_removed_is_given_back() {
     let (world, worker) = store("v1", json!({}));
-    for (code, given_back) in [(Code::Unavailable, false), (Code::InvalidArgument, true)] {
-        let call = save_one(&world, &worker, with_ttl("k", "v", "60"));
-        let grant = take::<etcd::LeaseGrantRequest>(&world, "Lease/LeaseGrant").0;
-        grant.reply(&etcd::LeaseGrantResponse { id: 11, ttl: 60, ..Default::default() });
-        take::<etcd::TxnRequest>(&world, "KV/Txn").0.fail(code, "etcdserver: it is so");
-        assert_eq!(status(&call).0, if given_back { Code::Internal } else { Code::Unavailable });
-        assert_eq!(world.grpc_call(CLUSTER).is_some(), given_back, "{code:?}");
+    let writes: [fn(&World, &Rc<Runtime>) -> Started<Reply>; 3] = [
+        |world, worker| save_one(world, worker, with_ttl("k", "v", "60")),
+        |world, worker| save_one(world, worker, item("k", "v")),
+        |world, worker| remove(world, worker, "k"),
+    ];
+    for write in writes {
+        let call = write(&world, &worker);
+        let (txn, request) = loop {
+            let call = world.grpc_call(CLUSTER).unwrap();
+            if call.method.ends_with("Txn") {
+                let request = etcd::TxnRequest::decode(call.message.clone()).unwrap();
+                break (call, request);
+            }
+            call.reply(&etcd::LeaseGrantResponse { id: 12, ttl: 60, ..Default::default() });
+        };
+        let Some(Request::RequestRange(look)) = &request.success[0].request else { panic!("{request:?}") };
+        assert_eq!((&look.key, look.keys_only), (&"a||k".into(), true), "the old value is not sent for it");
+        txn.reply(&over(11));
+        assert!(matches!(call.outcome(), Some(Reply::Message(_))), "the app does not wait for it");
+        looked_at(&world, CLUSTER, 11, &[]);
+        given_back(&world, CLUSTER, 11);
     }
+}
+
+#[test]
+fn a_lease_with_something_else_under_it_is_left() {
+    let (world, worker) = store("v1", json!({}));
+    let call = save_one(&world, &worker, item("k", "v"));
+    take::<etcd::TxnRequest>(&world, "KV/Txn").0.reply(&over(11));
+    assert!(matches!(call.outcome(), Some(Reply::Message(_))));
+    for pause in [0, 1, 10, 120] {
+        world.advance(Duration::from_secs(pause));
+        looked_at(&world, CLUSTER, 11, &["of another"]);
+    }
+    world.advance(Duration::from_secs(3600));
+    assert!(world.grpc_call(CLUSTER).is_none(), "it ends by itself");
+}
+
+#[test]
+fn a_lease_that_a_member_still_sees_in_use_is_given_back_a_moment_later() {
+    let (world, worker) = store("v1", json!({}));
+    let _call = save_one(&world, &worker, item("k", "v"));
+    take::<etcd::TxnRequest>(&world, "KV/Txn").0.reply(&over(11));
+    looked_at(&world, CLUSTER, 11, &["a||k"]);
+    world.advance(Duration::from_secs(1));
+    take::<etcd::LeaseTimeToLiveRequest>(&world, "Lease/LeaseTimeToLive").0.fail(Code::Unavailable, "no leader");
+    world.advance(Duration::from_secs(10));
+    looked_at(&world, CLUSTER, 11, &[]);
+    given_back(&world, CLUSTER, 11);
+}
+
+#[test]
+fn a_lease_that_has_ended_needs_no_giving_back() {
+    let (world, worker) = store("v1", json!({}));
+    let _call = save_one(&world, &worker, item("k", "v"));
+    take::<etcd::TxnRequest>(&world, "KV/Txn").0.reply(&over(11));
+    let look = take::<etcd::LeaseTimeToLiveRequest>(&world, "Lease/LeaseTimeToLive").0;
+    look.reply(&etcd::LeaseTimeToLiveResponse { id: 11, ttl: -1, ..Default::default() });
+    world.advance(Duration::from_secs(3600));
+    assert!(world.grpc_call(CLUSTER).is_none());
+}
+
+#[test]
+fn the_lease_of_a_refused_write_is_given_back() {
+    let (world, worker) = store("v1", json!({}));
+    let call = save_one(&world, &worker, with_ttl("k", "v", "60"));
+    let lease = granted(&world, CLUSTER, 60);
+    take::<etcd::TxnRequest>(&world, "KV/Txn").0.fail(Code::InvalidArgument, "etcdserver: it is so");
+    assert_eq!(status(&call).0, Code::Internal);
+    given_back(&world, CLUSTER, lease);
+}
+
+#[test]
+fn the_lease_of_a_write_that_was_lost_is_given_back_unless_the_item_is_there() {
+    for keys in [&[][..], &["a||k"]] {
+        let (world, worker) = store("v1", json!({}));
+        let call = save_one(&world, &worker, with_ttl("k", "v", "60"));
+        let lease = granted(&world, CLUSTER, 60);
+        take::<etcd::TxnRequest>(&world, "KV/Txn").0.fail(Code::Unavailable, "connection lost");
+        assert_eq!(status(&call).0, Code::Unavailable);
+        assert!(world.grpc_call(CLUSTER).is_none(), "the write may still be on its way");
+        world.advance(Duration::from_secs(10));
+        looked_at(&world, CLUSTER, lease, keys);
+        if keys.is_empty() {
+            given_back(&world, CLUSTER, lease);
+        } else {
+            assert!(world.grpc_call(CLUSTER).is_none());
+        }
+    }
+}
+
+#[test]
+fn a_lease_whose_grant_was_lost_is_given_back_by_its_number() {
+    let (world, worker) = store("v1", json!({}));
+    let call = save_one(&world, &worker, with_ttl("k", "v", "60"));
+    let (grant, request) = take::<etcd::LeaseGrantRequest>(&world, "Lease/LeaseGrant");
+    grant.fail(Code::Unavailable, "connection lost");
+    assert_eq!(status(&call).0, Code::Unavailable);
+    world.advance(Duration::from_secs(10));
+    looked_at(&world, CLUSTER, request.id, &[]);
+    given_back(&world, CLUSTER, request.id);
+}
+
+#[test]
+fn one_refused_lease_is_the_end_of_all_of_a_transaction() {
+    let (world, worker) = store("v1", json!({}));
+    let operation = |key: &str| dapr::TransactionalStateOperation {
+        operation_type: "upsert".to_owned(),
+        request: Some(with_ttl(key, "v", "60")),
+    };
+    let operations = vec![operation("a"), operation("b")];
+    let request = dapr::ExecuteStateTransactionRequest { store_name: "s".to_owned(), operations, ..Default::default() };
+    let call = call(&world, &worker, &format!("{DAPR}/ExecuteStateTransaction"), &request);
+    let lease = granted(&world, CLUSTER, 60);
+    take::<etcd::LeaseGrantRequest>(&world, "Lease/LeaseGrant").0.fail(Code::PermissionDenied, "no");
+    assert_eq!(status(&call), (Code::Internal, "etcd says: no".into()));
+    given_back(&world, CLUSTER, lease);
+}
+
+#[test]
+fn a_write_that_is_given_up_before_it_has_begun_is_not_carried_out() {
+    let (world, worker) = store("v1", json!({}));
+    let call = save_one(&world, &worker, with_ttl("k", "v", "60"));
+    call.cancel();
+    let lease = granted(&world, CLUSTER, 60);
+    given_back(&world, CLUSTER, lease);
+}
+
+#[test]
+fn a_write_that_is_given_up_comes_to_its_end() {
+    let (world, worker) = store("v1", json!({}));
+    let call = save_one(&world, &worker, with_ttl("k", "v", "60"));
+    let lease = granted(&world, CLUSTER, 60);
+    let txn = take::<etcd::TxnRequest>(&world, "KV/Txn").0;
+    call.cancel();
+    assert!(!txn.is_cancelled());
+    txn.reply(&done(false, vec![found("a||k", "", 8)]));
+    given_back(&world, CLUSTER, lease);
+
+    let call = save_one(&world, &worker, with_ttl("k", "v", "60"));
+    granted(&world, CLUSTER, 60);
+    let txn = take::<etcd::TxnRequest>(&world, "KV/Txn").0;
+    call.cancel();
+    txn.reply(&over(11));
+    looked_at(&world, CLUSTER, 11, &[]);
+    given_back(&world, CLUSTER, 11);
+}
+
+#[test]
+fn a_long_outage_fills_no_memory_with_leases() {
+    let (world, worker) = store("v1", json!({}));
+    for _ in 0..3000 {
+        let call = save_one(&world, &worker, with_ttl("k", "v", "60"));
+        take::<etcd::LeaseGrantRequest>(&world, "Lease/LeaseGrant").0.fail(Code::Unavailable, "connection refused");
+        assert_eq!(status(&call).0, Code::Unavailable);
+    }
+    assert_eq!(world.timers(), 1024);
+    world.advance(Duration::from_secs(10));
+    for _ in 0..1024 {
+        take::<etcd::LeaseTimeToLiveRequest>(&world, "Lease/LeaseTimeToLive").0.fail(Code::Unavailable, "refused");
+    }
+    assert!(world.grpc_call(CLUSTER).is_none());
+    world.advance(Duration::from_secs(120));
+    for _ in 0..1024 {
+        take::<etcd::LeaseTimeToLiveRequest>(&world, "Lease/LeaseTimeToLive").0.fail(Code::Unavailable, "refused");
+    }
+    assert_eq!(world.timers(), 0);
+}
+
+#[test]
+fn a_lease_that_cannot_be_given_back_is_told_in_the_log() {
+    let (world, worker) = store("v1", json!({}));
+    let _call = save_one(&world, &worker, item("k", "v"));
+    take::<etcd::TxnRequest>(&world, "KV/Txn").0.reply(&over(11));
+    looked_at(&world, CLUSTER, 11, &[]);
+    take::<etcd::LeaseRevokeRequest>(&world, "Lease/LeaseRevoke").0.fail(Code::PermissionDenied, "no");
+    let line = "component=s event=lease_left lease=b reason=\"etcd says: no\"";
+    assert!(world.log_lines().iter().any(|known| known == line), "{:?}", world.log_lines());
 }
 
 #[test]
@@ -221,6 +430,14 @@ fn a_transaction_is_one_and_has_a_bound() {
     let call = transact(vec![operation("upsert", item("a", "1")), operation("delete", done_with)]);
     let (txn, request) = take::<etcd::TxnRequest>(&world, "KV/Txn");
     assert_eq!((request.success.len(), request.compare.len(), request.failure.len()), (2, 1, 1));
+    for step in &request.success {
+        let asked = match &step.request {
+            Some(Request::RequestPut(put)) => put.prev_kv,
+            Some(Request::RequestDeleteRange(delete)) => delete.prev_kv,
+            _ => false,
+        };
+        assert!(asked, "without room for looks the steps say what they replace: {step:?}");
+    }
     txn.reply(&done(false, vec![etcd::RangeResponse::default()]));
     let (code, text) = status(&call);
     assert_eq!(code, Code::Internal);
@@ -494,13 +711,10 @@ fn a_release_says_whose_the_lock_is() {
         assert_eq!(message::<dapr::UnlockResponse>(&call).status, status);
     }
     let call = unlock(&world, &worker);
-    let prev_kvs = vec![KeyValue { key: key.into(), lease: 11, ..Default::default() }];
-    let deleted = etcd::DeleteRangeResponse { deleted: 1, prev_kvs, ..Default::default() };
-    let responses = vec![etcd::ResponseOp { response: Some(Response::ResponseDeleteRange(deleted)) }];
-    let answer = etcd::TxnResponse { succeeded: true, responses, ..Default::default() };
-    take_of::<etcd::TxnRequest>(&world, LOCKS, "KV/Txn").0.reply(&answer);
+    take_of::<etcd::TxnRequest>(&world, LOCKS, "KV/Txn").0.reply(&over(11));
     assert_eq!(message::<dapr::UnlockResponse>(&call).status, 0);
-    assert_eq!(take_of::<etcd::LeaseRevokeRequest>(&world, LOCKS, "Lease/LeaseRevoke").1.id, 11);
+    looked_at(&world, LOCKS, 11, &[]);
+    given_back(&world, LOCKS, 11);
 }
 
 #[test]
@@ -510,12 +724,19 @@ fn a_lock_is_kept_alive_by_a_new_lease() {
     grant(&world, 60, 12);
     let (txn, request) = take_of::<etcd::TxnRequest>(&world, LOCKS, "KV/Txn");
     assert_eq!(puts(&request), [("/layotto/lock|||a||r".into(), "me".into(), 12)]);
-    let prev_kv = Some(KeyValue { lease: 11, ..Default::default() });
-    let put = etcd::PutResponse { prev_kv, ..Default::default() };
-    let responses = vec![etcd::ResponseOp { response: Some(Response::ResponsePut(put)) }];
-    txn.reply(&etcd::TxnResponse { succeeded: true, responses, ..Default::default() });
+    txn.reply(&over(11));
     assert_eq!(message::<layotto::LockKeepAliveResponse>(&call).status, 0);
-    assert_eq!(take_of::<etcd::LeaseRevokeRequest>(&world, LOCKS, "Lease/LeaseRevoke").1.id, 11);
+    looked_at(&world, LOCKS, 11, &[]);
+    given_back(&world, LOCKS, 11);
+}
+
+#[test]
+fn a_try_that_is_given_up_leaves_no_lease() {
+    let (world, worker) = locks(&json!({}));
+    let call = try_lock(&world, &worker);
+    call.cancel();
+    let lease = granted(&world, LOCKS, 30);
+    given_back(&world, LOCKS, lease);
 }
 
 // Sequences

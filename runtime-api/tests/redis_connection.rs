@@ -11,11 +11,12 @@ use std::time::Duration;
 use envoy_runtime_proto::dapr::common::v1::StateItem;
 use envoy_runtime_proto::dapr::common::v1::StateOptions;
 use envoy_runtime_proto::dapr::common::v1::state_options::StateConsistency;
+use envoy_runtime_proto::dapr::runtime::v1::{GetBulkStateRequest, GetBulkStateResponse};
 use runtime_api::Runtime;
-use runtime_api::api::call::Head;
-use runtime_api::testing::{Connection, World, call_with, worker};
+use runtime_api::api::call::{Head, Reply};
+use runtime_api::testing::{Connection, Started, World, call, call_with, worker};
 use serde_json::json;
-use support::{DAPR, get, item, received, resp, save, status, value};
+use support::{DAPR, get, item, message, received, resp, save, status, value};
 use tonic::Code;
 
 fn redis(metadata: serde_json::Value) -> (World, Rc<Runtime>) {
@@ -37,10 +38,12 @@ fn accept(world: &World) -> Connection {
 
 fn hash(value: &str) -> Vec<u8> {
     let length = value.len();
-    format!("*4\r\n$4\r\ndata\r\n${length}\r\n{value}\r\n$7\r\nversion\r\n$1\r\n1\r\n").into_bytes()
+    format!("*2\r\n${length}\r\n{value}\r\n$1\r\n1\r\n").into_bytes()
 }
 
-const HGETALL_K: &[u8] = b"*2\r\n$7\r\nHGETALL\r\n$4\r\na||k\r\n";
+const GET_K: &[u8] = b"*4\r\n$5\r\nHMGET\r\n$4\r\na||k\r\n$4\r\ndata\r\n$7\r\nversion\r\n";
+/// Of a key that is not there.
+const NONE: &[u8] = b"*2\r\n$-1\r\n$-1\r\n";
 
 #[test]
 fn nothing_is_connected_before_the_first_call() {
@@ -48,7 +51,7 @@ fn nothing_is_connected_before_the_first_call() {
     assert!(world.accept("runtime.state.s").is_none());
     let call = get(&world, &worker, "k");
     let server = accept(&world);
-    assert_eq!(server.received(), HGETALL_K);
+    assert_eq!(server.received(), GET_K);
     server.send(&hash("v"));
     assert_eq!(value(&call), "v");
     assert_eq!(world.metric("runtime.requests.state.s.GetState.OK"), Some(1));
@@ -65,8 +68,8 @@ fn the_login_goes_first() {
     server.send(b"+OK\r\n+OK\r\n");
     assert_eq!(server.received(), "", "commands wait for the end of the login");
     server.send(b"+PONG\r\n");
-    assert_eq!(server.received(), HGETALL_K);
-    server.send(b"*0\r\n");
+    assert_eq!(server.received(), GET_K);
+    server.send(NONE);
     assert_eq!(value(&call), "");
 }
 
@@ -99,7 +102,7 @@ fn a_server_without_auth_repeats_the_password_and_we_do_not() {
 
 #[test]
 fn replies_cut_anywhere_reach_their_calls_in_order() {
-    let replies = [hash("one"), hash("two\r\n$3"), b"*0\r\n".to_vec()].concat();
+    let replies = [hash("one"), hash("two\r\n$3"), NONE.to_vec()].concat();
     for at in 1..replies.len() {
         let (world, worker) = redis(json!({}));
         let calls: Vec<_> = ["1", "2", "3"].iter().map(|key| get(&world, &worker, key)).collect();
@@ -134,7 +137,7 @@ fn calls_in_flight_learn_that_the_connection_broke_and_the_next_call_opens_anoth
     let third = get(&world, &worker, "k");
     server.send(&hash("of another"));
     let server = accept(&world);
-    assert_eq!(server.received(), HGETALL_K);
+    assert_eq!(server.received(), GET_K);
     server.send(&hash("mine"));
     assert_eq!(value(&third), "mine");
 }
@@ -285,4 +288,87 @@ fn redis_waits_for_its_replicas_within_the_limit_of_a_call() {
         let expected = format!("only 0 of 1 replicas have it after {patience} ms");
         assert!(code == Code::Unavailable && text.ends_with(&expected), "{code:?} {text}");
     }
+}
+
+// ---- What goes out together ----
+
+fn gets(keys: &[String]) -> String {
+    keys.iter().map(|key| resp(&["HMGET", &format!("a||{key}"), "data", "version"])).collect()
+}
+
+/// Reads that many keys at once.
+fn bulk(world: &World, worker: &Rc<Runtime>, keys: usize) -> (Started<Reply>, String) {
+    let keys: Vec<String> = (0..keys).map(|key| key.to_string()).collect();
+    let sent = gets(&keys);
+    let request = GetBulkStateRequest { store_name: "s".into(), keys, ..Default::default() };
+    (call(world, worker, &format!("{DAPR}/GetBulkState"), &request), sent)
+}
+
+/// A worker whose connection has been used.
+fn used() -> (World, Rc<Runtime>, Connection) {
+    let (world, worker) = redis(json!({}));
+    let first = get(&world, &worker, "k");
+    let server = accept(&world);
+    assert_eq!(server.received(), GET_K);
+    server.send(NONE);
+    assert_eq!(value(&first), "");
+    (world, worker, server)
+}
+
+#[test]
+fn what_one_call_asks_for_takes_one_round_trip() {
+    for keys in [2, 3, 128] {
+        let (world, worker, server) = used();
+        let (read, sent) = bulk(&world, &worker, keys);
+        assert_eq!((server.writes(), server.received()), (1, sent.into()), "no reply and no time is waited for");
+        server.send(&NONE.repeat(keys));
+        assert_eq!(message::<GetBulkStateResponse>(&read).items.len(), keys);
+    }
+}
+
+#[test]
+fn what_many_calls_ask_for_in_one_turn_is_one_write() {
+    let (world, worker, server) = used();
+    let (read, _) = bulk(&world, &worker, 128);
+    server.received();
+    // Each of the 128 reads goes on by itself, all with what one buffer of the server has brought.
+    server.send(&b"-WRONGTYPE it is a string\r\n".repeat(128));
+    let sent: String = (0..128).map(|key| resp(&["GET", &format!("a||{key}")])).collect();
+    assert_eq!((server.writes(), server.received()), (1, sent.into()));
+    server.send(&b"$1\r\nv\r\n".repeat(128));
+    assert_eq!(message::<GetBulkStateResponse>(&read).items.len(), 128);
+}
+
+#[test]
+fn a_third_write_waits_for_a_reply_or_a_millisecond() {
+    for far in [false, true] {
+        let (world, worker, server) = used();
+        let calls: Vec<_> = ["1", "2", "3", "4"].iter().map(|key| get(&world, &worker, key)).collect();
+        let keys: Vec<String> = ["1", "2", "3", "4"].map(str::to_owned).into();
+        assert_eq!((server.writes(), server.received()), (2, gets(&keys[..2]).into()));
+        let mut replies = 4;
+        if far {
+            world.advance(Duration::from_micros(999));
+            assert_eq!(server.received(), "");
+            world.advance(Duration::from_micros(1));
+        } else {
+            server.send(NONE);
+            replies -= 1;
+        }
+        assert_eq!((server.writes(), server.received()), (1, gets(&keys[2..]).into()), "far: {far}");
+        server.send(&NONE.repeat(replies));
+        assert!(calls.iter().all(|call| value(call).is_empty()));
+        assert_eq!(world.timers(), 1, "what is left is the watch over the server");
+    }
+}
+
+#[test]
+fn what_was_held_back_when_the_connection_ends_is_known_not_to_have_run() {
+    let (world, worker, server) = used();
+    let calls: Vec<_> = ["1", "2", "3"].iter().map(|key| get(&world, &worker, key)).collect();
+    server.close("reset by peer");
+    let said: Vec<_> = calls.iter().map(|call| status(call).1).collect();
+    assert!(said[0].contains("unknown") && said[1].contains("unknown"), "{said:?}");
+    assert_eq!(said[2], "fail to get 3 from state store s: redis is unreachable: reset by peer");
+    assert!(server.is_dropped());
 }

@@ -81,15 +81,22 @@ impl Etcd {
 
 /// Where an item is.
 fn place(app: &str, group: &str, label: &str, key: &str) -> Result<String, Error> {
-    for (what, text) in [("app", app), ("group", group), ("label", label), ("key", key)] {
-        if text.contains('/') || text.is_empty() {
-            return Err(Error::Invalid(format!(
-                "the {what} {text:?} is empty or has a / in it, which etcd keys of configuration have between their \
-                 parts"
-            )));
-        }
+    Ok(prefix(app, group, label)? + part("key", key)?)
+}
+
+/// Where all items of a group and label are.
+fn prefix(app: &str, group: &str, label: &str) -> Result<String, Error> {
+    Ok(format!("/{}/{}/{}/", part("app", app)?, part("group", group)?, part("label", label)?))
+}
+
+/// A part of the key of an item.
+fn part<'a>(what: &str, text: &'a str) -> Result<&'a str, Error> {
+    if text.contains('/') || text.is_empty() {
+        return Err(Error::Invalid(format!(
+            "the {what} {text:?} is empty or has a / in it, which etcd keys of configuration have between their parts"
+        )));
     }
-    Ok(format!("/{app}/{group}/{label}/{key}"))
+    Ok(text)
 }
 
 /// The parts of a key: app, group, label, key and the name of a tag, if it is a tag's.
@@ -132,34 +139,36 @@ fn items<'a>(kvs: impl IntoIterator<Item = &'a KeyValue>) -> Vec<Item> {
     items.into_values().collect()
 }
 
-/// The items that a batch is about, with the tags that came with them. A change of tags alone is none of an item.
+/// The items that a batch is about, with the tags that were written at the same revision. A change of tags alone is
+/// none of an item.
 fn changes(batch: Batch) -> Vec<Change> {
     let mut found: Vec<Change> = Vec::new();
-    let mut tags: Vec<(Change, String, String)> = Vec::new();
+    let mut places: BTreeMap<(String, i64), usize> = BTreeMap::new();
+    let mut tags: Vec<((String, i64), String, String)> = Vec::new();
     for change in batch.changes {
         let full = text(&change.key);
         let Some([app, group, label, key, tag]) = parts(&full) else { continue };
+        let place = (format!("/{app}/{group}/{label}/{key}"), change.revision);
         let gone = change.value.is_none();
         let content = text(&change.value.unwrap_or_default());
-        let item = Item { key: key.to_owned(), group: group.to_owned(), label: label.to_owned(), ..Item::default() };
-        let mut changed = Change { app: app.to_owned(), item };
         if !tag.is_empty() {
-            tags.extend((!gone).then(|| (changed, tag.to_owned(), content)));
+            tags.extend((!gone).then(|| (place, tag.to_owned(), content)));
             continue;
         }
-        if !gone {
-            (changed.item.content, changed.item.version) = (content, change.revision.to_string());
-        }
-        found.push(changed);
-    }
-    for (of, name, value) in tags {
-        let same = |change: &&mut Change| {
-            change.app == of.app
-                && change.item.key == of.item.key
-                && change.item.group == of.item.group
-                && change.item.label == of.item.label
+        let version = if gone { String::new() } else { change.revision.to_string() };
+        let item = Item {
+            key: key.to_owned(),
+            group: group.to_owned(),
+            label: label.to_owned(),
+            content,
+            version,
+            ..Item::default()
         };
-        if let Some(change) = found.iter_mut().rev().find(same) {
+        places.insert(place, found.len());
+        found.push(Change { app: app.to_owned(), item });
+    }
+    for (place, name, value) in tags {
+        if let Some(change) = places.get(&place).and_then(|at| found.get_mut(*at)) {
             change.item.tags.insert(name, value);
         }
     }
@@ -171,8 +180,7 @@ impl Store for Etcd {
     async fn get(&self, wanted: &Selection) -> Result<Vec<Item>, Error> {
         let Selection { app, group, label, keys, .. } = wanted;
         if keys.is_empty() {
-            let prefix = place(app, group, label, "*")?;
-            let prefix = prefix.strip_suffix('*').unwrap_or(&prefix);
+            let prefix = prefix(app, group, label)?;
             return Ok(items(&self.client.range(all(prefix.as_bytes())).await?.kvs));
         }
         let mut steps = Vec::with_capacity(keys.len());
@@ -231,6 +239,12 @@ impl Store for Etcd {
         }
         self.run(steps).await?;
         Ok(())
+    }
+
+    fn accepts(&self, wanted: &Selection) -> Result<(), Error> {
+        let Selection { app, group, label, keys, .. } = wanted;
+        prefix(app, group, label)?;
+        keys.iter().try_for_each(|key| place(app, group, label, key).map(drop))
     }
 
     /// Never ends: the watch of the client goes on by itself when the server is lost, and misses nothing.

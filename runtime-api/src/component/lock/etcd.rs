@@ -11,8 +11,7 @@ use super::{Error, Held, Outcome, Store};
 use crate::component::etcd::{self as connection, Names};
 use crate::component::{Block, Build, Driver, Environment, V1};
 use crate::config::Field;
-use crate::protocol::Failure;
-use crate::protocol::etcd::{self, Client, holds, one, puts, read, reads, replaced, takes, unchanged};
+use crate::protocol::etcd::{self, Client, deletes, holds, one, puts, read, reads, unchanged};
 use crate::tables;
 
 /// The row of the registry.
@@ -47,50 +46,27 @@ impl Etcd {
         format!("{}{key}", self.prefix).into_bytes()
     }
 
-    /// Writes the owner under a lease of its own, if the condition holds. Leases without a lock are given back: the new
-    /// one if the condition did not hold, else the one that the lock was under.
-    async fn put(
-        &self,
-        condition: etcdserver::Compare,
-        key: &[u8],
-        owner: &str,
-        expiry: Duration,
-    ) -> Result<etcdserver::TxnResponse, Error> {
-        let lease = self.client.grant(i64::try_from(expiry.as_secs()).unwrap_or(i64::MAX)).await?;
-        let value = owner.to_owned().into();
-        let put = puts(etcdserver::PutRequest { key: key.to_vec().into(), value, lease, prev_kv: true });
-        match self.run(condition, put, key).await {
-            Ok(answer) => {
-                if !answer.succeeded {
-                    self.client.give_back(lease);
-                }
-                Ok(answer)
-            }
-            Err(error) => {
-                // Not where the lock may have been taken under it: it ends with the lease then.
-                if !error.is_passing() {
-                    self.client.give_back(lease);
-                }
-                Err(error.into())
-            }
-        }
-    }
-
     /// Takes a step if the condition holds, else looks who has the lock.
     async fn run(
         &self,
-        condition: etcdserver::Compare,
-        step: etcdserver::RequestOp,
         key: &[u8],
-    ) -> Result<etcdserver::TxnResponse, etcd::Error> {
-        let (compare, success, failure) = (vec![condition], vec![step], vec![reads(one(key))]);
-        let answer = self.client.transact(etcdserver::TxnRequest { compare, success, failure }).await?;
-        if answer.succeeded {
-            for ended in replaced(&answer).map(|kv| kv.lease).filter(|lease| *lease != 0) {
-                self.client.give_back(ended);
-            }
-        }
-        Ok(answer)
+        condition: etcdserver::Compare,
+        step: etcd::Step,
+    ) -> Result<etcdserver::TxnResponse, Error> {
+        let (compare, steps, otherwise) = (vec![condition], vec![step], vec![reads(one(key))]);
+        Ok(self.client.write(etcd::Write { compare, steps, otherwise, most: MOST_STEPS }).await?)
+    }
+}
+
+/// What the servers take in a transaction by default.
+const MOST_STEPS: usize = 128;
+
+/// The owner, under a lease of its own.
+fn put(key: &[u8], owner: &str, expiry: Duration) -> etcd::Step {
+    let (key, value) = (key.to_vec().into(), owner.to_owned().into());
+    etcd::Step {
+        operation: puts(etcdserver::PutRequest { key, value, ..Default::default() }),
+        seconds: Some(i64::try_from(expiry.as_secs()).unwrap_or(i64::MAX)),
     }
 }
 
@@ -107,19 +83,20 @@ fn outcome(answer: &etcdserver::TxnResponse) -> Outcome {
 impl Store for Etcd {
     async fn try_lock(&self, key: &str, owner: &str, expiry: Duration) -> Result<Option<Held>, Error> {
         let key = self.key(key);
-        let answer = self.put(unchanged(&key, 0), &key, owner, expiry).await?;
+        let answer = self.run(&key, unchanged(&key, 0), put(&key, owner, expiry)).await?;
         let fencing_token = answer.header.as_ref().map(|header| header.revision);
         Ok(answer.succeeded.then_some(Held { fencing_token }))
     }
 
     async fn unlock(&self, key: &str, owner: &str) -> Result<Outcome, Error> {
         let key = self.key(key);
-        Ok(outcome(&self.run(holds(&key, owner.as_bytes()), takes(&key), &key).await?))
+        let removal = etcd::Step { operation: deletes(&key), seconds: None };
+        Ok(outcome(&self.run(&key, holds(&key, owner.as_bytes()), removal).await?))
     }
 
     /// By a new lease: an old one cannot be given another time.
     async fn keep_alive(&self, key: &str, owner: &str, expiry: Duration) -> Result<Outcome, Error> {
         let key = self.key(key);
-        Ok(outcome(&self.put(holds(&key, owner.as_bytes()), &key, owner, expiry).await?))
+        Ok(outcome(&self.run(&key, holds(&key, owner.as_bytes()), put(&key, owner, expiry)).await?))
     }
 }

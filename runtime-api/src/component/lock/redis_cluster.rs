@@ -9,7 +9,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::channel::oneshot;
 use futures::future::{Either, FutureExt, LocalBoxFuture, select};
 use futures::stream::{FuturesUnordered, StreamExt};
 
@@ -17,6 +16,7 @@ use super::redis::Server;
 use super::{Error, Held, Outcome, Store};
 use crate::component::{Block, Build, Driver, Environment, Upstream, V1, redis as connection};
 use crate::config::{Field, Kind, Path, Report, Settings, parse_address};
+use crate::lasting::Lasting;
 use crate::protocol::redis;
 use crate::proxy::{Instant, Proxy};
 use crate::tables;
@@ -241,14 +241,8 @@ impl Servers {
 impl Store for RedisCluster {
     /// Goes on when the call is given up, so that nothing stays taken on a minority.
     async fn try_lock(&self, key: &str, owner: &str, expiry: Duration) -> Result<Option<Held>, Error> {
-        let (sender, taken) = oneshot::channel();
-        let taking = Rc::clone(&self.0).take(key.to_owned(), owner.to_owned(), expiry);
-        self.0.proxy.spawn(Box::pin(async move {
-            let _ = sender.send(taking.await); // refused when the call was given up
-        }));
-        taken
-            .await
-            .unwrap_or_else(|_| Err(Error::Failed("the attempt was given up before its servers replied".to_owned())))
+        let (servers, key, owner) = (Rc::clone(&self.0), key.to_owned(), owner.to_owned());
+        Lasting::new(&self.0.proxy, |_| servers.take(key, owner, expiry)).await
     }
 
     /// Done where any server had it, since then no majority has it any more.

@@ -18,8 +18,7 @@ use super::{Concurrency, Delete, Error, Item, Operation, Store, Ttl, Write};
 use crate::component::etcd::{self as connection, Names};
 use crate::component::{Block, Build, Driver, Environment};
 use crate::config::{Field, Kind};
-use crate::protocol::Failure;
-use crate::protocol::etcd::{Client, deletes, one, puts, read, reads, unchanged};
+use crate::protocol::etcd::{self, Client, deletes, one, puts, read, reads, unchanged};
 use crate::proxy::Proxy;
 use crate::tables;
 
@@ -129,59 +128,36 @@ impl Etcd {
         Ok((value.data, expires))
     }
 
-    /// A lease for an item that ends.
-    async fn lease(&self, ttl: Ttl) -> Result<i64, Error> {
-        match ttl {
-            Ttl::Lasts(time) => Ok(self.client.grant(i64::try_from(time.as_secs()).unwrap_or(i64::MAX)).await?),
-            // A write that does not say lets an item live without end, as with Dapr's driver.
-            Ttl::Unspecified | Ttl::Endless => Ok(0),
-        }
-    }
-
-    /// Carries out steps if the conditions hold. Leases of what was not written are given back.
+    /// Carries out steps if the conditions hold.
     async fn write(&self, plan: Plan) -> Result<(), Error> {
         let Plan { steps, conditions } = plan;
         let alone = steps.len() == 1;
-        let (mut success, mut leases) = (Vec::with_capacity(steps.len()), Vec::new());
-        for (key, step) in steps {
-            success.push(match step {
+        let steps = steps.into_iter().map(|(key, step)| {
+            let key = self.key(&key);
+            match step {
                 Step::Put(data, ttl) => {
-                    let lease = match self.lease(ttl).await {
-                        Ok(lease) => lease,
-                        Err(error) => {
-                            self.give_back(&leases);
-                            return Err(error);
-                        }
-                    };
-                    leases.extend((lease != 0).then_some(lease));
                     let value = self.encode(&data, ttl);
-                    puts(etcdserver::PutRequest { key: self.key(&key).into(), value, lease, prev_kv: false })
+                    etcd::Step {
+                        operation: puts(etcdserver::PutRequest { key: key.into(), value, ..Default::default() }),
+                        seconds: seconds(ttl),
+                    }
                 }
-                Step::Delete => deletes(&self.key(&key)),
-            });
-        }
-        let request = etcdserver::TxnRequest {
+                Step::Delete => etcd::Step { operation: deletes(&key), seconds: None },
+            }
+        });
+        let write = etcd::Write {
             compare: conditions.iter().map(|(key, wanted)| unchanged(&self.key(key), wanted.revision())).collect(),
-            success,
-            failure: conditions
+            steps: steps.collect(),
+            otherwise: conditions
                 .keys()
                 .map(|key| reads(etcdserver::RangeRequest { keys_only: true, ..one(&self.key(key)) }))
                 .collect(),
+            most: self.most_operations,
         };
-        let answer = match self.client.transact(request).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                // Not where it may have been carried out, with the items under these leases.
-                if !error.is_passing() {
-                    self.give_back(&leases);
-                }
-                return Err(error.into());
-            }
-        };
+        let answer = self.client.write(write).await?;
         if answer.succeeded {
             return Ok(());
         }
-        self.give_back(&leases);
         let mut errors = Vec::new();
         for ((key, wanted), found) in conditions.into_iter().zip(&answer.responses) {
             let found = read(Some(found)).and_then(|range| range.kvs.first()).map_or(0, |kv| kv.mod_revision);
@@ -192,11 +168,13 @@ impl Etcd {
         let error = if alone { errors.pop().map(|(_, error)| error) } else { Error::join(errors) };
         Err(error.unwrap_or_else(|| Error::Failed("etcd did not carry out a transaction whose conditions hold".into())))
     }
+}
 
-    fn give_back(&self, leases: &[i64]) {
-        for lease in leases {
-            self.client.give_back(*lease);
-        }
+/// How long an item lives, if it ends. A write that does not say lets it live without end, as with Dapr's driver.
+fn seconds(ttl: Ttl) -> Option<i64> {
+    match ttl {
+        Ttl::Lasts(time) => Some(i64::try_from(time.as_secs()).unwrap_or(i64::MAX)),
+        Ttl::Unspecified | Ttl::Endless => None,
     }
 }
 

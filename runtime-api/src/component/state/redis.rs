@@ -119,12 +119,12 @@ impl Redis {
 impl Store for Redis {
     /// A plain string under the key, which no runtime has written, is returned without an etag.
     async fn get(&self, key: &str) -> Result<Option<Item>, Error> {
-        match self.client.command(&[b"HGETALL", key.as_bytes()]).await {
+        match self.client.command(&[b"HMGET", key.as_bytes(), b"data", b"version"]).await {
             Err(error) if error.is_wrong_type() => {
                 let plain = self.client.command(&[b"GET", key.as_bytes()]).await?;
                 Ok(redis::bytes(plain, "GET")?.map(|data| Item { data, ..Item::default() }))
             }
-            fields => item(redis::list(fields?, "HGETALL")?),
+            fields => item(redis::list(fields?, "HMGET")?),
         }
     }
 
@@ -219,23 +219,22 @@ fn refused(error: redis::Error, etag: Option<&str>) -> Error {
     }
 }
 
-/// The item in the fields of a hash.
+/// The item in the fields data and version of a hash. Where there is neither, there is no hash, or one that is not of a
+/// runtime and is not read: it may be of any size. To tell them apart would take a command more for each key that is not
+/// there.
 fn item(fields: Vec<Reply>) -> Result<Option<Item>, Error> {
-    if fields.is_empty() {
-        return Ok(None);
-    }
-    let (mut data, mut version) = (None, None);
-    let mut fields = fields.into_iter();
-    while let (Some(Reply::BulkString(name)), Some(Reply::BulkString(value))) = (fields.next(), fields.next()) {
-        match name.as_ref() {
-            b"data" => data = Some(value),
-            b"version" => version = Some(String::from_utf8_lossy(&value).into_owned()),
-            _ => {}
+    let mut fields = fields.into_iter().map(|field| redis::bytes(field, "HMGET"));
+    let mut field = || fields.next().unwrap_or(Err(redis::Error::Unexpected("HMGET")));
+    match (field()?, field()?) {
+        (None, None) => Ok(None),
+        (Some(data), Some(version)) => {
+            let etag = Some(String::from_utf8_lossy(&version).into_owned());
+            Ok(Some(Item { data, etag, expires: None }))
         }
-    }
-    match (data, version) {
-        (Some(data), Some(etag)) => Ok(Some(Item { data, etag: Some(etag), expires: None })),
-        _ => Err(Error::Failed("the hash under the key lacks the fields data and version; no runtime wrote it".into())),
+        (data, _) => {
+            let missing = if data.is_none() { "data" } else { "version" };
+            Err(Error::Failed(format!("the hash under the key lacks the field {missing}; no runtime wrote it")))
+        }
     }
 }
 

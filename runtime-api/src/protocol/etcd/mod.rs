@@ -4,6 +4,7 @@
 //! Which member answers, and how it is reached, is Envoy's business: all endpoints are servers of one cluster. Nothing
 //! is kept between calls but the token of the login, which is renewed when the server no longer takes it.
 
+mod lease;
 mod watch;
 
 use std::cell::{Cell, RefCell};
@@ -14,12 +15,12 @@ use std::time::Duration;
 use envoy_runtime_proto::etcd::etcdserverpb as etcd;
 use envoy_runtime_proto::etcd::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use envoy_runtime_proto::etcd::etcdserverpb::request_op::Request;
-use envoy_runtime_proto::etcd::mvccpb::KeyValue;
 use futures::FutureExt;
 use futures::future::{LocalBoxFuture, Shared as SharedFuture};
 use prost::Message;
 use tonic::Code;
 
+pub use lease::{Step, Write};
 pub use watch::{Batch, Change, Watch};
 
 use crate::protocol::Failure;
@@ -74,6 +75,8 @@ struct Shared {
     /// Until when a refused login is not tried again, and why it was refused: a server takes long to check passwords.
     refused: RefCell<Option<(Instant, Error)>>,
     watches: watch::Hub,
+    /// How many leases are being given back.
+    returning: Cell<usize>,
     watch_lost: Cell<Option<crate::proxy::Metric>>,
 }
 
@@ -112,8 +115,6 @@ const KV: &str = "etcdserverpb.KV";
 const LEASE: &str = "etcdserverpb.Lease";
 const RANGE: Method = (KV, "Range");
 const TXN: Method = (KV, "Txn");
-const LEASE_GRANT: Method = (LEASE, "LeaseGrant");
-const LEASE_REVOKE: Method = (LEASE, "LeaseRevoke");
 const AUTHENTICATE: Method = ("etcdserverpb.Auth", "Authenticate");
 
 /// How long a refused login is not repeated.
@@ -140,6 +141,7 @@ impl Client {
             logging_in: RefCell::default(),
             refused: RefCell::default(),
             watches: watch::Hub::default(),
+            returning: Cell::default(),
             watch_lost: Cell::default(),
         }))
     }
@@ -152,24 +154,6 @@ impl Client {
     /// Runs a transaction.
     pub async fn transact(&self, request: etcd::TxnRequest) -> Result<etcd::TxnResponse, Error> {
         self.call(TXN, &request).await
-    }
-
-    /// Takes a lease of at least so many seconds, and gives its number. Never less than the server's least, which is
-    /// two by default.
-    pub async fn grant(&self, seconds: i64) -> Result<i64, Error> {
-        let granted: etcd::LeaseGrantResponse =
-            self.call(LEASE_GRANT, &etcd::LeaseGrantRequest { ttl: seconds, id: 0 }).await?;
-        if granted.error.is_empty() { Ok(granted.id) } else { Err(Error::Refused(granted.error)) }
-    }
-
-    /// Gives a lease back, apart from the call at hand: one that is not used would only lie about until its end.
-    pub fn give_back(&self, lease: i64) {
-        let client = self.clone();
-        self.0.proxy.spawn(Box::pin(async move {
-            let revoked: Result<etcd::LeaseRevokeResponse, Error> =
-                client.call(LEASE_REVOKE, &etcd::LeaseRevokeRequest { id: lease }).await;
-            drop(revoked); // or it ends by itself
-        }));
     }
 
     /// Makes a call, after a login if one is needed, and once more after another login if the token had ended.
@@ -359,27 +343,8 @@ pub fn puts(request: etcd::PutRequest) -> etcd::RequestOp {
 
 /// The step of a transaction that removes a key.
 pub fn deletes(key: &[u8]) -> etcd::RequestOp {
-    deletes_and(key, false)
-}
-
-/// The step of a transaction that removes a key and tells what was there.
-pub fn takes(key: &[u8]) -> etcd::RequestOp {
-    deletes_and(key, true)
-}
-
-fn deletes_and(key: &[u8], prev_kv: bool) -> etcd::RequestOp {
-    let request = etcd::DeleteRangeRequest { key: key.to_vec().into(), prev_kv, ..Default::default() };
+    let request = etcd::DeleteRangeRequest { key: key.to_vec().into(), ..Default::default() };
     etcd::RequestOp { request: Some(Request::RequestDeleteRange(request)) }
-}
-
-/// What the steps of a transaction have put another value in the place of, or removed.
-pub fn replaced(answer: &etcd::TxnResponse) -> impl Iterator<Item = &KeyValue> {
-    use etcd::response_op::Response;
-    answer.responses.iter().flat_map(|step| match &step.response {
-        Some(Response::ResponsePut(put)) => put.prev_kv.as_slice(),
-        Some(Response::ResponseDeleteRange(deleted)) => deleted.prev_kvs.as_slice(),
-        _ => &[],
-    })
 }
 
 /// What a step of a transaction has read.

@@ -2,16 +2,18 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::task::{Poll, Waker};
 use std::time::Duration;
+
+use bytes::BytesMut;
+use futures::channel::oneshot;
+use futures::future::{LocalBoxFuture, select, try_join3};
 
 use super::incoming::Incoming;
 use super::{Error, Reply, encode, refusal};
 use crate::budget::{Budget, Held};
 use crate::proxy::{Proxy, Stream};
-use bytes::BytesMut;
-use futures::channel::oneshot;
-use futures::future::{LocalBoxFuture, try_join3};
 
 /// Commands that may wait for replies on one connection. A server that keeps up has a few hundred at most; more
 /// would only fill memory.
@@ -20,9 +22,11 @@ const MOST_WAITING: usize = 16 * 1024;
 /// may ask for.
 const MOST_WAITING_BYTES: usize = 64 * 1024 * 1024;
 
-/// Writes that may wait for replies at the same time. What is asked for meanwhile goes out together with the next:
-/// Redis would not look at it any sooner, and every write costs Envoy a pass through the tunnel.
+/// Writes that may wait for replies before what is asked for is held back, to go out together with what follows: Redis
+/// would not look at it any sooner, and every write costs Envoy a pass through the tunnel.
 const MOST_FLIGHTS: usize = 2;
+/// For how long it is held back at most, since a server far away does look at it sooner.
+const LONGEST_HOLD: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -31,6 +35,9 @@ pub(super) struct Connection {
     /// server is known not to have run.
     open: Cell<bool>,
     held: RefCell<BytesMut>,
+    /// Wakes who sends it.
+    sender: RefCell<Option<Waker>>,
+    over: Cell<bool>,
     /// For each write under way how many exchanges will have ended when all its replies are there.
     flights: RefCell<VecDeque<u64>>,
     waiting: RefCell<VecDeque<Waiting>>,
@@ -59,6 +66,8 @@ impl Connection {
             stream,
             open: Cell::new(false),
             held: RefCell::default(),
+            sender: RefCell::default(),
+            over: Cell::new(false),
             flights: RefCell::default(),
             waiting: RefCell::default(),
             waiting_bytes: Cell::new(0),
@@ -95,17 +104,48 @@ impl Connection {
         };
         drop(held);
         let answer = self.wait(commands.len(), bytes, room);
-        self.launch();
+        if before == 0 {
+            self.wake_sender(); // of what follows it takes notice without
+        }
         Ok(answer)
     }
 
-    /// Sends what is held back, if it may go.
-    fn launch(&self) {
-        let mut flights = self.flights.borrow_mut();
-        if self.open.get() && flights.len() < MOST_FLIGHTS && !self.held.borrow().is_empty() {
-            self.stream.send(&self.held.take());
-            flights.push_back(self.begun.get());
+    fn wake_sender(&self) {
+        let sender = self.sender.take();
+        if let Some(sender) = sender {
+            sender.wake();
         }
+    }
+
+    /// Sends what is asked for, until the connection ends. It is woken by the first who asks and runs after all who
+    /// could run at that time, so that what they ask for is one write.
+    pub(super) async fn send(&self, proxy: &dyn Proxy) {
+        loop {
+            self.until(|| self.open.get() && !self.held.borrow().is_empty()).await;
+            if self.over.get() {
+                return;
+            }
+            let room = || self.flights.borrow().len() < MOST_FLIGHTS;
+            if !room() {
+                select(Box::pin(self.until(room)), proxy.sleep(LONGEST_HOLD)).await;
+            }
+            if !self.over.get() {
+                self.stream.send(&self.held.take());
+                self.flights.borrow_mut().push_back(self.begun.get());
+            }
+        }
+    }
+
+    /// Waits for a condition, or for the end of the connection. Whoever changes what it depends on wakes the sender.
+    async fn until(&self, condition: impl Fn() -> bool) {
+        poll_fn(|context| {
+            if self.over.get() || condition() {
+                return Poll::Ready(());
+            }
+            *self.sender.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 
     fn wait(&self, wanted: usize, bytes: usize, held: Held) -> Answer {
@@ -161,7 +201,7 @@ impl Connection {
             }
         }
         self.open.set(true);
-        self.launch();
+        self.wake_sender();
         Ok(())
     }
 
@@ -174,7 +214,9 @@ impl Connection {
             while let Some(reply) = incoming.next()? {
                 self.answer(reply)?;
             }
-            self.launch();
+            if self.flights.borrow().len() < MOST_FLIGHTS && !self.held.borrow().is_empty() {
+                self.wake_sender();
+            }
         }
     }
 
@@ -209,6 +251,8 @@ impl Connection {
 
     /// Tells all who wait that nothing will come.
     pub(super) fn end(&self, why: &str) {
+        self.over.set(true);
+        self.wake_sender();
         let sent = self.flights.borrow().back().map_or(0, |last| last.saturating_sub(self.ended.get()));
         for (waiting, number) in self.waiting.take().into_iter().zip(1..) {
             let error = if number <= sent { Error::Lost(why.to_owned()) } else { Error::Unreachable(why.to_owned()) };

@@ -177,6 +177,8 @@ impl Client {
         let connection = Rc::new(Connection::new(shared.proxy.connect(&shared.cluster), shared.proxy.budget()));
         *shared.connection.borrow_mut() = Some(Rc::clone(&connection));
         let client = self.clone();
+        let (sender, sending) = (Rc::clone(&connection), Rc::clone(&shared.proxy));
+        shared.proxy.spawn(Box::pin(async move { sender.send(&*sending).await }));
         let serving = Rc::clone(&connection);
         shared.proxy.spawn(Box::pin(async move { client.serve(serving).await }));
         Ok(connection)
