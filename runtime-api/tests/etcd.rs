@@ -313,7 +313,7 @@ fn one_refused_lease_is_the_end_of_all_of_a_transaction() {
     let call = call(&world, &worker, &format!("{DAPR}/ExecuteStateTransaction"), &request);
     let lease = granted(&world, CLUSTER, 60);
     take::<etcd::LeaseGrantRequest>(&world, "Lease/LeaseGrant").0.fail(Code::PermissionDenied, "no");
-    assert_eq!(status(&call), (Code::Internal, "etcd says: no".into()));
+    assert_eq!(status(&call), (Code::Internal, "error while executing state transaction: etcd says: no".into()));
     given_back(&world, CLUSTER, lease);
 }
 
@@ -385,7 +385,7 @@ fn version_v2_says_when_an_item_ends() {
     let grant = take::<etcd::LeaseGrantRequest>(&world, "Lease/LeaseGrant").0;
     grant.reply(&etcd::LeaseGrantResponse { id: 11, ttl: 60, ..Default::default() });
     let (txn, request) = take::<etcd::TxnRequest>(&world, "KV/Txn");
-    let Some(Request::RequestPut(put)) = &request.success[0].request else { panic!("{request:?}") };
+    let Some(Request::RequestPut(put)) = &request.success[1].request else { panic!("{request:?}") };
     // Value{data=1: "v", ts=2: Timestamp{seconds=1: the beginning}, ttl=3: Duration{seconds=1: 60}}
     let mut expected = vec![0x0a, 1, b'v', 0x12, 6, 0x08];
     prost::encoding::encode_varint(BEGINNING.as_secs(), &mut expected);

@@ -74,7 +74,6 @@ fn steps(request: &etcd::TxnRequest) -> Vec<String> {
         Request::RequestPut(put) => format!("put {}={}", text(&put.key), text(&put.value)),
         Request::RequestDeleteRange(delete) if delete.range_end.is_empty() => format!("remove {}", text(&delete.key)),
         Request::RequestDeleteRange(delete) => format!("remove {}..{}", text(&delete.key), text(&delete.range_end)),
-        Request::RequestTxn(_) => panic!("{step:?}"),
     };
     request.success.iter().map(step).collect()
 }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::future::{Either, FutureExt, LocalBoxFuture, select};
+use futures::future::{Either, FutureExt, LocalBoxFuture, join_all, select};
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::redis::Server;
@@ -170,29 +170,25 @@ impl Servers {
 
     /// Releases the lock where this attempt has taken it, also on servers that tell so only later.
     async fn give_back(self: &Rc<Self>, key: &str, owner: &str, taken: Vec<usize>, asked: Asked<bool>, until: Instant) {
-        let release = |servers: &Self, numbers: Vec<usize>| -> FuturesUnordered<_> {
-            let server = |number: usize| servers.servers.get(number).cloned();
-            let released = |server: Server| {
-                let (key, owner) = (key.to_owned(), owner.to_owned());
-                async move { drop(server.release(&key, &owner).await) }.boxed_local()
-            };
-            numbers.into_iter().filter_map(server).map(released).collect()
-        };
-        let (servers, key_later, owner_later) = (Rc::clone(self), key.to_owned(), owner.to_owned());
         if !asked.is_empty() {
+            let (servers, key, owner) = (Rc::clone(self), key.to_owned(), owner.to_owned());
             self.proxy.spawn(Box::pin(async move {
-                let mut asked = asked;
-                while let Some((number, answer)) = asked.next().await {
-                    if let (Ok(true), Some(server)) = (answer, servers.servers.get(number))
-                        && servers.proxy.now() < until
-                    {
-                        let _ = server.release(&key_later, &owner_later).await;
+                let release = async |(number, answer)| {
+                    if answer == Ok(true) && servers.proxy.now() < until {
+                        servers.release(number, &key, &owner).await;
                     }
-                }
+                };
+                asked.for_each_concurrent(None, release).await;
             }));
         }
-        let released = release(self, taken).collect::<Vec<()>>();
-        select(released, self.proxy.sleep(PATIENCE)).await;
+        let released = join_all(taken.into_iter().map(|number| self.release(number, key, owner)));
+        select(Box::pin(released), self.proxy.sleep(PATIENCE)).await;
+    }
+
+    async fn release(&self, number: usize, key: &str, owner: &str) {
+        if let Some(server) = self.servers.get(number) {
+            drop(server.release(key, owner).await);
+        }
     }
 
     /// Does the same on all servers until the majority agrees or time is over.
