@@ -19,7 +19,7 @@ FEATURES = --features envoy-runtime-proto/descriptors
 TEST = cargo test --no-fail-fast $(FEATURES)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench build program quick fmt clean basics tools filters docs matrix test-matrix test-containers fuzz hostile
+.PHONY: help run test lint bench build program quick fmt clean basics tools filters docs matrix test-matrix test-containers fuzz hostile mutants
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,11 @@ fuzz: tools program ## Send two million mutated requests
 hostile: tools program ## Ten hostile minutes for one Envoy; HOSTILE="--seconds 60 --only burst,pause" and the like narrow it
 	cargo run --profile quick -p integration-tests --bin runtime-hostile -- $(HOSTILE)
 
+MUTANTS ?= # arguments, such as `-f runtime-api/src/component/lock/redis.rs`, or `--shard 0/8` for every eighth
+
+mutants: .tools/bin/cargo-mutants ## Change the core in one place after the other and see that a test notices: hours
+	.tools/bin/cargo-mutants mutants --output target $(MUTANTS)
+
 basics: ## Install what this machine lacks to build and run it: the wasm target, Envoy, Python with the Dapr SDK
 	tools/system.sh
 	tools/rust.sh
@@ -99,6 +104,9 @@ tools: basics ## Install all that this machine lacks: also Redis, Node, etcd, a 
 
 .tools/bin/cargo-deny: tools/cargo-deny.sh
 	tools/cargo-deny.sh
+
+.tools/bin/cargo-mutants: tools/cargo-mutants.sh
+	tools/cargo-mutants.sh
 
 clean: ## Remove what was built and fetched
 	rm -rf target .tools

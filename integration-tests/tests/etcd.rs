@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use integration_tests::etcd::{Cluster, Etcd, Options, Tls, Version, base64};
+use integration_tests::middleman::{Middleman, Replies};
 use integration_tests::status::expect_status;
 use integration_tests::store::{ItemOptions, item, key, upsert};
 use integration_tests::wait::{self, within};
@@ -107,6 +108,101 @@ async fn leases_end_with_their_items_and_none_is_left_of_what_was_refused() {
         other => Err(other),
     })
     .await;
+}
+
+/// Waits until no lease is left but that of the item under the key, which may have none.
+async fn expect_no_lease_but_of(etcd: &Etcd, key: &str) {
+    wait::eventually("no other lease is left", async || {
+        let lease = etcd.get(key).await.map_or(0, |item| item.lease);
+        let left: Vec<i64> = etcd.leases().await.into_iter().filter(|other| *other != lease).collect();
+        if left.is_empty() { Ok(()) } else { Err((left.len(), lease)) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_hundred_writes_of_a_key_leave_one_lease() {
+    for version in Version::ALL {
+        let etcd = of(version).await;
+        let envoy = envoy("v1", json!({"endpoints": etcd.address()})).await;
+        let store = store(&envoy).await;
+        // Some come to their end and others are cancelled on the way, by the deadline or by the app that goes.
+        let mut ends = [0, 0];
+        for number in 0..200_u64 {
+            let time = Duration::from_micros(500 + 50 * number);
+            let write = item("k", number.to_string()).ttl(86_400);
+            let done = if number % 2 == 0 {
+                Store::new(store.client().clone().with_deadline(time), "statestore").save(write).await.is_ok()
+            } else {
+                tokio::time::timeout(time, store.save(write)).await.is_ok()
+            };
+            ends[usize::from(done)] += 1;
+        }
+        println!("{version:?}: {} writes were cancelled, {} were not", ends[0], ends[1]);
+        store.save(item("k", "last").ttl(86_400)).await.unwrap();
+        expect_no_lease_but_of(&etcd, "orders||k").await;
+        assert_eq!(etcd.leases().await.len(), 1);
+        store.save(item("k", "without end")).await.unwrap();
+        expect_no_lease_but_of(&etcd, "orders||k").await;
+        store.save(item("k", "v").ttl(86_400)).await.unwrap();
+        store.delete(key("k")).await.unwrap();
+        expect_no_lease_but_of(&etcd, "orders||k").await;
+        // More than half of what a transaction may have, so that there is no room to look first.
+        for ttl in [86_400, 86_400, 1000] {
+            let many = (0..128).map(|n| upsert(item(&n.to_string(), "v").ttl(ttl))).collect();
+            store.transaction(many).await.unwrap();
+        }
+        wait::eventually("each item has one", async || match etcd.leases().await.len() {
+            128 => Ok(()),
+            other => Err(other),
+        })
+        .await;
+        assert_eq!(store.value("127").await, "v");
+        envoy.assert_no_filter_crashed().await;
+    }
+}
+
+#[tokio::test]
+async fn what_others_have_put_under_a_lease_stays() {
+    for version in Version::ALL {
+        let etcd = of(version).await;
+        let envoy = envoy("v1", json!({"endpoints": etcd.address()})).await;
+        let store = store(&envoy).await;
+        let lease = etcd.grant(1000).await;
+        for key in ["orders||k", "elsewhere"] {
+            let put = json!({"key": base64(key), "value": base64("theirs"), "lease": lease.to_string()});
+            etcd.call("kv/put", put).await.unwrap();
+        }
+        store.save(item("k", "ours").ttl(1000)).await.unwrap();
+        store.save(item("k", "again").ttl(1000)).await.unwrap();
+        let own = etcd.get("orders||k").await.unwrap().lease;
+        wait::eventually("the lease between is given back", async || match etcd.leases().await {
+            leases if leases.len() == 2 => Ok(()),
+            other => Err(other),
+        })
+        .await;
+        assert!(own != lease && etcd.leases().await.contains(&lease));
+        assert_eq!(etcd.value("elsewhere").await.as_deref(), Some("theirs"));
+    }
+}
+
+#[tokio::test]
+async fn leases_whose_answers_are_lost_are_given_back() {
+    for version in Version::ALL {
+        let etcd = of(version).await;
+        let middleman = Middleman::before(etcd.port).await;
+        let envoy = envoy("v1", json!({"endpoints": format!("127.0.0.1:{}", middleman.port)})).await;
+        let store = store(&envoy).await;
+        store.save(item("k", "v").ttl(1000)).await.unwrap();
+        middleman.replies(Replies::CloseAfter(0));
+        for _ in 0..5 {
+            expect_status(store.save(item("k", "w").ttl(1000)).await, Code::Unavailable, "etcd is unreachable");
+        }
+        assert!(etcd.leases().await.len() > 1, "some were granted without our hearing of it");
+        middleman.replies(Replies::Pass);
+        expect_no_lease_but_of(&etcd, "orders||k").await;
+        assert_eq!(etcd.leases().await.len(), 1);
+    }
 }
 
 #[tokio::test]

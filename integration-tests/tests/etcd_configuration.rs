@@ -1,10 +1,11 @@
 //! `configuration.etcd` and real etcds: how items lie there, and what subscribers see of a store that comes and goes.
 
 use integration_tests::configuration::Configuration;
-use integration_tests::etcd::{Etcd, Options, Version};
+use integration_tests::etcd::{Etcd, Options, Version, base64};
 use integration_tests::middleman::{Middleman, Replies};
 use integration_tests::wait;
 use integration_tests::{Config, Dialect, Envoy};
+use serde_json::json;
 
 const STORE: &str = "config";
 
@@ -146,4 +147,44 @@ async fn what_is_compacted_while_the_stream_is_lost_is_told_as_it_is_now() {
         watch.expect_silence().await;
         envoy.assert_no_filter_crashed().await;
     }
+}
+
+#[tokio::test]
+async fn an_item_is_told_with_the_tags_of_its_own_revision() {
+    for version in Version::ALL {
+        let mut etcd = Etcd::start(Options { version, ..Options::default() }).await;
+        let envoy = envoy(&etcd.address(), &[]).await;
+        let mut stream = store(&envoy, Dialect::Dapr).await.stream(&["k"]).await.unwrap();
+        stream.message().await.unwrap().expect("the id comes first");
+        // What is written before the stream is there again comes at once.
+        etcd.kill().await;
+        etcd.restart().await;
+        let put = |key: &str, value: &str| json!({"request_put": {"key": base64(key), "value": base64(value)}});
+        for (value, tag) in [("one", "old"), ("two", "new")] {
+            let remove = json!({"request_delete_range": {"key": base64("/orders/g/default/k/old")}});
+            let item = put("/orders/g/default/k", value);
+            let tagged = put(&format!("/orders/g/default/k/{tag}"), value);
+            let steps = if tag == "old" { json!([item, tagged]) } else { json!([item, tagged, remove]) };
+            etcd.transaction(json!({"success": steps})).await;
+        }
+        for (value, tag) in [("one", "old"), ("two", "new")] {
+            let message = stream.message().await.unwrap().expect("the stream goes on");
+            let item = &message.items["k"];
+            assert_eq!(item.value, value);
+            assert_eq!(item.metadata, [(tag.to_owned(), value.to_owned())].into());
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_watched_is_refused() {
+    let etcd = Etcd::start(Options::default()).await;
+    let envoy = envoy(&etcd.address(), &[]).await;
+    let ended = match store(&envoy, Dialect::Dapr).await.stream(&["a/b"]).await {
+        Ok(mut stream) => stream.message().await.unwrap_err(),
+        Err(status) => status,
+    };
+    assert_eq!(ended.code(), tonic::Code::InvalidArgument, "{ended}");
+    assert!(ended.message().contains("has a / in it"), "{ended}");
+    assert_eq!(etcd.watch_streams().await, 0);
 }
