@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use runtime_api::api::streaming_paths;
 use runtime_api::component::{Protocol, Tls, Upstream};
 use runtime_api::config::{Component, Config, Listen, secrets};
 use serde_json::{Value, json};
@@ -21,6 +22,8 @@ use template::{Part, fill, without_comments};
 const BOOTSTRAP: &str = include_str!("templates/bootstrap.yaml");
 const ADMIN: &str = include_str!("templates/admin.yaml");
 const LISTENER: &str = include_str!("templates/listener.yaml");
+const STREAMS: &str = include_str!("templates/streams.yaml");
+const STREAM: &str = include_str!("templates/stream.yaml");
 const FILTERS: &str = include_str!("templates/filters.yaml");
 const ENVIRONMENT: &str = include_str!("templates/environment.yaml");
 const CLUSTER: &str = include_str!("templates/cluster.yaml");
@@ -88,15 +91,18 @@ pub fn api_listeners(config: &Config) -> [(&'static str, &Listen); 3] {
 }
 
 fn listeners(config: &Config, document: &Value, machine: Machine<'_>) -> Result<String, Failure> {
+    let name = format!("runtime-{:016x}", fingerprint(document));
     let mut filters = fill(
         FILTERS,
         &[
+            ("name", Part::Value(json!(name))),
             ("module", module(machine, filters::runtime(config))),
             ("environment", Part::Block(environment(document)?)),
             ("configuration", Part::Block(template::json(document))),
         ],
     )?;
     let buffer = LEAST_BUFFER.max(config.limits.max_request_bytes.saturating_add(BESIDES_MESSAGE));
+    let mut streams = streams(&name)?;
     let mut text = String::new();
     let mut listener = LISTENER.to_owned();
     for (name, listen) in api_listeners(config) {
@@ -108,16 +114,35 @@ fn listeners(config: &Config, document: &Value, machine: Machine<'_>) -> Result<
                 ("address", Part::Value(address)),
                 ("buffer", Part::Value(json!(buffer))),
                 ("window", Part::Value(json!(config.limits.max_reply_bytes()))),
+                ("streams", Part::Block(streams.clone())),
                 ("filters", Part::Block(std::mem::replace(&mut filters, "http_filters: *filters\n".to_owned()))),
             ],
         )?;
         listener = without_comments(LISTENER);
+        streams = without_comments(&streams);
     }
     if text.is_empty() {
         return Err(Failure::new("all listeners are off: nothing would be served"));
     }
-    text += &fill(BUS, &[("module", module(machine, filters::TUNNEL))])?;
+    text += &fill(BUS, &[("module", module(machine, filters::TUNNEL)), ("filters", Part::Block(filters))])?;
     Ok(format!("listeners:\n{text}"))
+}
+
+/// The routes of streams, whose filter has this name.
+fn streams(name: &str) -> Result<String, Failure> {
+    let mut text = STREAMS.to_owned();
+    let mut stream = STREAM.to_owned();
+    for path in streaming_paths() {
+        text += &fill(&stream, &[("path", Part::Value(json!(path))), ("configuration", Part::Value(json!(name)))])?;
+        stream = without_comments(STREAM);
+    }
+    Ok(text)
+}
+
+/// Tells one configuration from another (FNV-1a).
+fn fingerprint(document: &Value) -> u64 {
+    let text = document.to_string();
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// The variables of Envoy's environment that the filter may see.

@@ -1,9 +1,5 @@
 //! The server's side of an HTTP/2 connection (RFC 9113), as far as the bus needs it.
 //!
-//! Header blocks are skipped, not decoded: what a stream is for is told by its body, and no header of a request
-//! matters. That is sound although HPACK has state, since the state of a decoder is used for nothing but decoding
-//! later blocks. What the bus itself encodes uses no state ([`frame::response`]).
-//!
 //! Frames on a stream that has ended are ignored whatever ended it: nothing is kept of it, and the client may have
 //! sent them before it knew.
 
@@ -13,14 +9,15 @@ use alloc::vec::Vec;
 use core::mem::take;
 
 use crate::frame::{self, Code, Header, MAX_PAYLOAD};
-use crate::message::{self, FromBus};
-use crate::stream::{Publisher, Role, Stream, Subscriber};
+use crate::hpack::Decoder;
+use crate::message::{self, CONFIGURATION_HEADER, FromBus, INSTANCE_HEADER, STREAM_WINDOW};
+use crate::stream::{App, Publisher, Role, Service, Stream};
 
-/// What the client may send on one stream before it is granted more. Everything is handled as it comes, so this is no
-/// memory: it lets a large event pass without a wait.
-const STREAM_WINDOW: u32 = 1024 * 1024;
+/// What a publisher may send before it is granted more. It is handled as it comes, so this is no memory: it lets a large
+/// event pass without a wait.
+const PUBLISHER_WINDOW: u32 = 1024 * 1024;
 
-/// The same for all streams of the connection.
+/// The same for all streams of the connection: what waits for publishers comes to no more than this.
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 
 /// The window of HTTP/2 before anything is said about it.
@@ -28,7 +25,7 @@ const DEFAULT_WINDOW: u32 = 65_535;
 
 const MAX_WINDOW: i64 = 0x7fff_ffff;
 
-/// The largest header block. It is not kept, but a client that never ends one is no client.
+/// The largest header block. Envoy's own bound for the headers of a request is 60 KiB.
 const MAX_HEADERS: usize = 256 * 1024;
 
 /// One connection of the cluster, from its first byte to its last.
@@ -40,6 +37,7 @@ pub struct Connection {
     partial: Vec<u8>,
     /// The header block that CONTINUATION frames go on with.
     headers: Option<HeaderBlock>,
+    decoder: Decoder,
     /// The highest stream that the client has opened.
     last_stream: u32,
     /// How many bytes of DATA the client takes on all streams.
@@ -50,11 +48,11 @@ pub struct Connection {
     received: usize,
     /// The open streams, in the order of their ids.
     streams: Vec<Stream>,
-    /// The streams of the subscribers, in the order of their subscriptions.
-    subscriptions: Vec<(u64, u32)>,
     /// The streams of the publishers, the newest last.
     publishers: Vec<u32>,
-    /// The subscriber that was last served when the window of the connection opened.
+    /// For how many more ticks a publisher is asked for in the place of one that went silent.
+    bereaved: u32,
+    /// The stream that was last served when the window of the connection opened.
     served: u32,
     out: Vec<u8>,
 }
@@ -70,28 +68,57 @@ enum Phase {
     Failed,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct HeaderBlock {
     stream: u32,
     end_stream: bool,
+    /// How many bytes of frames it took so far.
     size: usize,
+    bytes: Vec<u8>,
+}
+
+/// What the header block of a new stream says.
+#[derive(Debug, Default)]
+struct Head {
+    is_publisher: bool,
+    configuration: Vec<u8>,
+    instance: Vec<u8>,
+    /// All headers, for the publisher.
+    headers: Vec<u8>,
+}
+
+impl Head {
+    fn take(&mut self, name: &[u8], value: &[u8]) {
+        let is = |known: &str| known.as_bytes() == name;
+        if is(CONFIGURATION_HEADER) {
+            self.configuration = value.to_vec();
+        } else if is(INSTANCE_HEADER) {
+            self.instance = value.to_vec();
+        } else {
+            let (service, method) = message::PUBLISH;
+            let path = [b"/", service.as_bytes(), b"/", method.as_bytes()];
+            self.is_publisher |= name == b":path" && path.iter().copied().flatten().eq(value);
+            message::add_header(&mut self.headers, name, value);
+        }
+    }
 }
 
 impl Connection {
-    /// A connection with a number that its publishers and subscribers are told. No other connection has it.
+    /// A connection with a number that its publishers are told. No other connection has it.
     pub fn new(number: u64) -> Self {
         Self {
             number,
             phase: Phase::Preface,
             partial: Vec::new(),
             headers: None,
+            decoder: Decoder::new(),
             last_stream: 0,
             window: i64::from(DEFAULT_WINDOW),
             initial_window: i64::from(DEFAULT_WINDOW),
             received: 0,
             streams: Vec::new(),
-            subscriptions: Vec::new(),
             publishers: Vec::new(),
+            bereaved: 0,
             served: 0,
             out: Vec::new(),
         }
@@ -147,14 +174,13 @@ impl Connection {
         }
         self.take(header, payload)?;
         self.send_replies();
+        self.grant_connection();
         Ok(Some(after))
     }
 
     /// The settings of the bus, and its window for the connection.
     fn greet(&mut self) {
-        let mut settings = Vec::from(frame::INITIAL_WINDOW_SIZE.to_be_bytes());
-        settings.extend_from_slice(&STREAM_WINDOW.to_be_bytes());
-        frame::write(&mut self.out, frame::SETTINGS, 0, 0, &settings);
+        frame::write(&mut self.out, frame::SETTINGS, 0, 0, &[]);
         frame::write_number(&mut self.out, frame::WINDOW_UPDATE, 0, CONNECTION_WINDOW - DEFAULT_WINDOW);
     }
 
@@ -185,7 +211,7 @@ impl Connection {
         match header.kind {
             frame::DATA => self.take_data(header, payload),
             frame::HEADERS => self.take_headers(header, payload),
-            frame::CONTINUATION => self.take_continuation(header),
+            frame::CONTINUATION => self.take_continuation(header, payload),
             frame::RST_STREAM => self.take_reset(header, payload),
             frame::SETTINGS => self.take_settings(header, payload),
             frame::WINDOW_UPDATE => self.take_window(header, payload),
@@ -275,7 +301,7 @@ impl Connection {
     fn take_reset(&mut self, header: Header, payload: &[u8]) -> Result<(), Code> {
         frame::number(payload)?;
         if let Some(at) = self.known(header.stream)? {
-            self.forget(at, true);
+            self.forget(at);
         }
         Ok(())
     }
@@ -285,20 +311,20 @@ impl Connection {
         if header.stream.is_multiple_of(2) {
             return Err(Code::Protocol);
         }
-        let block = frame::unpad(header, payload)?;
-        if header.has(PRIORITY) && block.len() < 5 {
-            return Err(Code::FrameSize);
+        let mut block = frame::unpad(header, payload)?;
+        if header.has(PRIORITY) {
+            block = block.get(5..).ok_or(Code::FrameSize)?;
         }
         self.headers = Some(HeaderBlock {
             stream: header.stream,
             end_stream: header.has(frame::END_STREAM),
             size: frame::HEADER + payload.len(),
+            bytes: block.to_vec(),
         });
-        self.finish_headers(header);
-        Ok(())
+        self.finish_headers(header)
     }
 
-    fn take_continuation(&mut self, header: Header) -> Result<(), Code> {
+    fn take_continuation(&mut self, header: Header, payload: &[u8]) -> Result<(), Code> {
         if let Some(block) = &mut self.headers {
             if block.stream != header.stream {
                 return Err(Code::Protocol);
@@ -308,29 +334,30 @@ impl Connection {
             if block.size > MAX_HEADERS {
                 return Err(Code::EnhanceYourCalm);
             }
+            block.bytes.extend_from_slice(payload);
         }
-        self.finish_headers(header);
-        Ok(())
+        self.finish_headers(header)
     }
 
     /// Opens a stream, or ends the body of one, when all of its header block has come.
-    fn finish_headers(&mut self, header: Header) {
+    fn finish_headers(&mut self, header: Header) -> Result<(), Code> {
         if !header.has(frame::END_HEADERS) {
-            return;
+            return Ok(());
         }
-        let Some(block) = self.headers.take() else { return };
+        let Some(block) = self.headers.take() else { return Ok(()) };
         let new = block.stream > self.last_stream;
+        let mut head = Head::default();
+        // Whatever it is for, it has to be decoded: the table is that of all blocks.
+        self.decoder.decode(&block.bytes, |name, value| {
+            if new {
+                head.take(name, value);
+            }
+        })?;
         if new {
             self.last_stream = block.stream;
-            self.streams.push(Stream {
-                id: block.stream,
-                window: self.initial_window,
-                received: 0,
-                half_closed: false,
-                role: Role::Unnamed(Vec::new()),
-            });
+            self.open(block.stream, head);
         }
-        let Some(at) = self.find(block.stream) else { return };
+        let Some(at) = self.find(block.stream) else { return Ok(()) };
         if self.streams.get(at).is_some_and(|stream| stream.half_closed) {
             self.reset(at, Code::StreamClosed);
         } else if block.end_stream {
@@ -338,6 +365,24 @@ impl Connection {
         } else if !new {
             self.reset(at, Code::Protocol);
         }
+        Ok(())
+    }
+
+    fn open(&mut self, id: u32, head: Head) {
+        let window = self.initial_window;
+        let stream = |role| Stream { id, window, received: 0, half_closed: false, role };
+        if !head.is_publisher {
+            self.streams.push(stream(Role::App(App::new(head.configuration))));
+            self.tell(self.streams.len() - 1, FromBus::Head { stream: id, headers: &head.headers });
+            if let Some(publisher) = self.publisher_of(self.streams.len() - 1) {
+                self.assign(self.streams.len() - 1, publisher);
+            }
+            return;
+        }
+        let (configuration, instance) = (head.configuration, head.instance);
+        let publisher = Publisher { configuration, instance, ..Publisher::default() };
+        self.streams.push(stream(Role::Publisher(publisher)));
+        self.greet_publisher(self.streams.len() - 1);
     }
 
     fn take_data(&mut self, header: Header, payload: &[u8]) -> Result<(), Code> {
@@ -345,7 +390,6 @@ impl Connection {
         if self.received > CONNECTION_WINDOW as usize {
             return Err(Code::FlowControl);
         }
-        grant(&mut self.out, 0, &mut self.received, CONNECTION_WINDOW);
         let content = frame::unpad(header, payload)?;
         let Some(at) = self.known(header.stream)? else { return Ok(()) };
         let Some(stream) = self.streams.get_mut(at) else { return Ok(()) };
@@ -354,47 +398,82 @@ impl Connection {
             return Ok(());
         }
         stream.received += header.length;
-        if stream.received > STREAM_WINDOW as usize {
+        let ends = header.has(frame::END_STREAM);
+        let window = match &stream.role {
+            Role::Publisher(_) => PUBLISHER_WINDOW as usize,
+            Role::App(_) => STREAM_WINDOW,
+        };
+        if stream.received > window {
             self.reset(at, Code::FlowControl);
             return Ok(());
         }
-        if !header.has(frame::END_STREAM) {
-            grant(&mut self.out, header.stream, &mut stream.received, STREAM_WINDOW);
-        }
-        match &mut stream.role {
-            Role::Unnamed(hello) => match hello.first().or(content.first()) {
-                None => {}
-                Some(0) => self.become_publisher(at, header.stream, content),
-                Some(&message::SUBSCRIBER) => {
-                    hello.extend(content.iter().take(message::HELLO - hello.len()));
-                    if let Some(subscription) = message::subscription(hello) {
-                        self.become_subscriber(at, header.stream, subscription);
-                    }
+        match &stream.role {
+            Role::Publisher(_) => {
+                if !ends && stream.received >= window / 2 {
+                    let granted = u32::try_from(take(&mut stream.received)).unwrap_or(PUBLISHER_WINDOW);
+                    frame::write_number(&mut self.out, frame::WINDOW_UPDATE, header.stream, granted);
                 }
-                Some(_) => self.reset(at, Code::Protocol),
-            },
-            Role::Publisher(_) => self.publish(at, header.stream, content),
-            Role::Subscriber(_) => {}
+                self.publish(at, header.stream, content);
+            }
+            Role::App(_) => {
+                // What was no content the publisher never hears of.
+                self.grant(at, header.length - content.len());
+                if !content.is_empty() {
+                    self.tell(at, FromBus::Data { stream: header.stream, bytes: content });
+                }
+            }
         }
-        if header.has(frame::END_STREAM)
-            && let Some(at) = self.find(header.stream)
-        {
+        if ends && let Some(at) = self.find(header.stream) {
             self.finish(at);
         }
         Ok(())
     }
 
+    /// Lets the client of a stream send more.
+    fn grant(&mut self, at: usize, bytes: usize) {
+        let Some(stream) = self.streams.get_mut(at) else { return };
+        let bytes = bytes.min(stream.received);
+        stream.received -= bytes;
+        if bytes > 0 && !stream.half_closed {
+            let granted = u32::try_from(bytes).unwrap_or(0);
+            frame::write_number(&mut self.out, frame::WINDOW_UPDATE, stream.id, granted);
+        }
+    }
+
+    /// Lets the client send more on all streams together, when half of the window is used up: as much as does not wait
+    /// here for a publisher.
+    fn grant_connection(&mut self) {
+        let half = CONNECTION_WINDOW as usize / 2;
+        if self.received < half {
+            return;
+        }
+        let waiting = |stream: &Stream| match &stream.role {
+            Role::Publisher(publisher) => publisher.replies.len(),
+            Role::App(App { service: Service::Awaited { held, .. }, .. }) => held.len(),
+            Role::App(_) => 0,
+        };
+        let waiting: usize = self.streams.iter().map(waiting).sum();
+        let granted = self.received.saturating_sub(waiting);
+        if granted >= half {
+            self.received -= granted;
+            let granted = u32::try_from(granted).unwrap_or(CONNECTION_WINDOW);
+            frame::write_number(&mut self.out, frame::WINDOW_UPDATE, 0, granted);
+        }
+    }
+
     /// The client's side of a stream has ended.
     fn finish(&mut self, at: usize) {
         let Some(stream) = self.streams.get_mut(at) else { return };
+        let id = stream.id;
+        stream.half_closed = true;
         match stream.role {
-            Role::Unnamed(_) => self.reset(at, Code::Protocol),
             Role::Publisher(_) => {
-                let flags = frame::END_HEADERS | frame::END_STREAM;
-                frame::write(&mut self.out, frame::HEADERS, flags, stream.id, &frame::trailers());
-                self.forget(at, false);
+                let mut status = Vec::new();
+                message::add_trailer(&mut status, "grpc-status", "0");
+                frame::write_headers(&mut self.out, frame::END_STREAM, id, &status);
+                self.forget(at);
             }
-            Role::Subscriber(_) => stream.half_closed = true,
+            Role::App(_) => self.tell(at, FromBus::HalfClose { stream: id }),
         }
     }
 
@@ -402,37 +481,24 @@ impl Connection {
     fn reset(&mut self, at: usize, code: Code) {
         if let Some(stream) = self.streams.get(at) {
             frame::write_number(&mut self.out, frame::RST_STREAM, stream.id, code as u32);
-            self.forget(at, true);
+            self.forget(at);
         }
     }
 
     /// Drops a stream and all that waits for it.
-    fn forget(&mut self, at: usize, tell_publisher: bool) {
+    fn forget(&mut self, at: usize) {
         if at >= self.streams.len() {
             return;
         }
         let stream = self.streams.remove(at);
         match stream.role {
-            Role::Unnamed(_) => {}
-            Role::Publisher(publisher) => {
+            Role::Publisher(_) => {
                 self.publishers.retain(|publisher| *publisher != stream.id);
-                for subscription in publisher.due {
-                    if let Some(at) = self.subscriber(subscription)
-                        && let Some(subscriber) = self.subscriber_at(at)
-                    {
-                        subscriber.due = false;
-                        self.acknowledge(at);
-                    }
-                }
+                self.lose_streams_of(stream.id);
             }
-            Role::Subscriber(subscriber) => {
-                let subscription = subscriber.subscription;
-                let Ok(place) = self.subscriptions.binary_search(&(subscription, stream.id)) else {
-                    return; // another has taken its place
-                };
-                self.subscriptions.remove(place);
-                if tell_publisher {
-                    self.reply(subscriber.publisher, FromBus::Gone { subscription });
+            Role::App(app) => {
+                if let Service::By(publisher) = app.service {
+                    self.reply(publisher, FromBus::Gone { stream: stream.id });
                 }
             }
         }
@@ -450,32 +516,14 @@ impl Connection {
     fn publisher_at(&mut self, at: usize) -> Option<&mut Publisher> {
         match &mut self.streams.get_mut(at)?.role {
             Role::Publisher(publisher) => Some(publisher),
-            _ => None,
+            Role::App(_) => None,
         }
     }
 
-    fn publisher_or_newest(&mut self, publisher: u32) -> Option<&mut Publisher> {
-        let open = self.publishers.contains(&publisher).then_some(publisher);
-        self.publisher_at(self.find(open.or(self.publishers.last().copied())?)?)
-    }
-
-    fn subscriber_at(&mut self, at: usize) -> Option<&mut Subscriber> {
+    fn app_at(&mut self, at: usize) -> Option<&mut App> {
         match &mut self.streams.get_mut(at)?.role {
-            Role::Subscriber(subscriber) => Some(subscriber),
-            _ => None,
+            Role::App(app) => Some(app),
+            Role::Publisher(_) => None,
         }
-    }
-
-    fn subscriber(&self, subscription: u64) -> Option<usize> {
-        let place = self.subscriptions.binary_search_by_key(&subscription, |(subscription, _)| *subscription).ok()?;
-        self.subscriptions.get(place).and_then(|(_, stream)| self.find(*stream))
-    }
-}
-
-/// Gives back what was received, when it is half of the window.
-fn grant(out: &mut Vec<u8>, stream: u32, received: &mut usize, window: u32) {
-    if *received >= window as usize / 2 {
-        frame::write_number(out, frame::WINDOW_UPDATE, stream, u32::try_from(*received).unwrap_or(window));
-        *received = 0;
     }
 }

@@ -28,6 +28,7 @@ pub(crate) enum Code {
     StreamClosed = 5,
     FrameSize = 6,
     Cancel = 8,
+    Compression = 9,
     EnhanceYourCalm = 11,
 }
 
@@ -91,50 +92,22 @@ pub(crate) fn unpad(header: Header, payload: &[u8]) -> Result<&[u8], Code> {
     rest.get(..length).ok_or(Code::Protocol)
 }
 
-/// The header block `:status: 200`, `content-type: application/grpc`, and the number of the connection for a
-/// subscriber.
+/// The header block `:status: 200`, `content-type: application/grpc`.
 ///
 /// It begins by setting the size of the encoder's table to 0: nothing is ever put into the table, and so the bus owes
 /// no answer to whatever `SETTINGS_HEADER_TABLE_SIZE` the peer comes up with (RFC 7541, section 4.2).
-pub(crate) fn response(connection: Option<u64>) -> Vec<u8> {
-    // 0x88 is the whole of `:status: 200`; 31 (15 + 16) is the name `content-type`.
-    let mut block = Vec::from(*b"\x20\x88\x0f\x10\x10application/grpc");
-    if let Some(number) = connection {
-        let (digits, length) = decimal(number);
-        literal(&mut block, crate::message::CONNECTION_HEADER.as_bytes(), digits.get(length..).unwrap_or_default());
-    }
-    block
-}
+///
+/// 0x88 is the whole of `:status: 200`; 31 (15 + 16) is the name `content-type`.
+pub(crate) const RESPONSE: &[u8] = b"\x20\x88\x0f\x10\x10application/grpc";
 
-/// The header block `grpc-status: 0`.
-pub(crate) fn trailers() -> Vec<u8> {
-    let mut block = Vec::new();
-    literal(&mut block, b"grpc-status", b"0");
-    block
-}
-
-/// A header without indexing. Names and values here are shorter than the 127 bytes that one byte of length can say.
-fn literal(block: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    block.push(0);
-    for text in [name, value] {
-        block.push(u8::try_from(text.len()).unwrap_or(0));
-        block.extend_from_slice(text);
+/// Writes a header block, in as many frames as it needs.
+pub(crate) fn write_headers(out: &mut Vec<u8>, flags: u8, stream: u32, block: &[u8]) {
+    let (mut kind, mut flags, mut rest) = (HEADERS, flags, block);
+    while let Some((part, after)) = rest.split_at_checked(MAX_PAYLOAD).filter(|(_, after)| !after.is_empty()) {
+        write(out, kind, flags, stream, part);
+        (kind, flags, rest) = (CONTINUATION, 0, after);
     }
-}
-
-/// The digits of a number at the end of an array, and where they begin. `core::fmt` would be a third of the module.
-fn decimal(mut number: u64) -> ([u8; 20], usize) {
-    let mut digits = [b'0'; 20];
-    let mut start = digits.len();
-    for (at, digit) in digits.iter_mut().enumerate().rev() {
-        *digit = b'0' + u8::try_from(number % 10).unwrap_or(0);
-        start = at;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    (digits, start)
+    write(out, kind, flags | END_HEADERS, stream, rest);
 }
 
 #[cfg(test)]
@@ -142,11 +115,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_written_in_decimal() {
-        for number in [0, 7, 10, 1_234_567, u64::MAX] {
-            let (digits, start) = decimal(number);
-            assert_eq!(digits[start..], *number.to_string().as_bytes());
-        }
+    fn a_large_block_goes_on_in_further_frames() {
+        let mut out = Vec::new();
+        write_headers(&mut out, END_STREAM, 1, &[7; MAX_PAYLOAD + 1]);
+        let (first, rest) = Header::read(&out).unwrap();
+        assert_eq!((first.kind, first.flags, first.length), (HEADERS, END_STREAM, MAX_PAYLOAD));
+        let (second, _) = Header::read(&rest[MAX_PAYLOAD..]).unwrap();
+        assert_eq!((second.kind, second.flags, second.length), (CONTINUATION, END_HEADERS, 1));
+        out.clear();
+        write_headers(&mut out, 0, 1, &[7; MAX_PAYLOAD]);
+        assert_eq!(Header::read(&out).unwrap().0.flags, END_HEADERS);
     }
 
     #[test]

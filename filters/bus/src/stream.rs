@@ -19,66 +19,69 @@ pub(crate) struct Stream {
 
 #[derive(Debug)]
 pub(crate) enum Role {
-    /// Not known before the first byte of the body: what has come of it, which is the beginning of a hello.
-    Unnamed(Vec<u8>),
     Publisher(Publisher),
-    Subscriber(Subscriber),
+    App(App),
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Publisher {
+    /// The configuration that it serves.
+    pub(crate) configuration: Vec<u8>,
+    pub(crate) instance: Vec<u8>,
     /// The beginning of a gRPC frame.
     pub(crate) partial: Vec<u8>,
     /// Messages for the publisher that share the next gRPC frame.
     pub(crate) fresh: Vec<u8>,
-    /// The subscriptions to acknowledge in the next gRPC frame that can be sent.
-    pub(crate) due: Vec<u64>,
+    /// The streams of which the next gRPC frame is to tell what was written.
+    pub(crate) due: Vec<u32>,
     /// gRPC frames that wait for a window.
     pub(crate) replies: Queue,
+    /// For how many ticks nothing has come from it.
+    pub(crate) silent: u32,
 }
 
+/// A stream of an app.
 #[derive(Debug)]
-pub(crate) struct Subscriber {
-    pub(crate) subscription: u64,
-    /// The stream of the publisher that sent the last message; it gets the acknowledgements.
-    pub(crate) publisher: u32,
-    /// The last message that was taken.
-    pub(crate) accepted: u64,
-    /// The last message that is written as a whole.
-    pub(crate) written: u64,
-    /// The places in the stream, counted in bytes, where the messages between these two end.
-    pub(crate) ends: Vec<u64>,
-    /// How many bytes were taken.
-    pub(crate) length: u64,
+pub(crate) struct App {
+    pub(crate) service: Service,
+    /// Whether the headers of the response are written.
+    pub(crate) begun: bool,
     /// The bytes that wait for a window.
     pub(crate) queue: Queue,
-    /// Whether the last message that was taken is the end.
-    pub(crate) ending: bool,
-    /// Whether this is among the `due` of a publisher.
+    /// The trailers, when nothing more is to come but what waits.
+    pub(crate) trailers: Option<Vec<u8>>,
+    /// How many bytes are written of which the publisher was not told.
+    pub(crate) written: usize,
+    /// Whether this is among the `due` of its publisher.
     pub(crate) due: bool,
 }
 
-impl Subscriber {
-    pub(crate) fn new(subscription: u64) -> Self {
+/// Who serves a stream.
+#[derive(Debug)]
+pub(crate) enum Service {
+    /// Nobody yet: there is no publisher of its configuration on this connection.
+    Awaited {
+        configuration: Vec<u8>,
+        /// What the publisher is to be told.
+        held: Vec<u8>,
+        /// For how many ticks.
+        ticks: u32,
+    },
+    /// The publisher on this stream.
+    By(u32),
+    /// Nobody any more.
+    Over,
+}
+
+impl App {
+    pub(crate) fn new(configuration: Vec<u8>) -> Self {
         Self {
-            subscription,
-            publisher: 0,
-            accepted: 0,
-            written: 0,
-            ends: Vec::new(),
-            length: 0,
+            service: Service::Awaited { configuration, held: Vec::new(), ticks: 0 },
+            begun: false,
             queue: Queue::default(),
-            ending: false,
+            trailers: None,
+            written: 0,
             due: false,
         }
-    }
-
-    /// Counts the messages that are now written as a whole, and says whether there are any.
-    pub(crate) fn settle(&mut self) -> bool {
-        let sent = self.length - self.queue.len() as u64;
-        let whole = self.ends.iter().take_while(|end| **end <= sent).count();
-        self.ends.drain(..whole);
-        self.written += whole as u64;
-        whole > 0
     }
 }

@@ -8,6 +8,7 @@ use core::cell::RefCell;
 use core::ptr::null_mut;
 
 use runtime_bus::Connection;
+use runtime_bus::message::{TICK, WAKE};
 
 use crate::frames::{self, Unframer};
 
@@ -23,8 +24,11 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
 /// The tunnel's streams that are open, by context. There are few: one for each store.
 static STREAMS: Local<Vec<(u32, Unframer)>> = Local(RefCell::new(Vec::new()));
 
-/// The bus's connections that are open, by context. As a rule there is one.
-static CONNECTIONS: Local<Vec<(u32, Connection)>> = Local(RefCell::new(Vec::new()));
+/// The bus's connections that are open, by context and root context. As a rule there is one.
+static CONNECTIONS: Local<Vec<(u32, u32, Connection)>> = Local(RefCell::new(Vec::new()));
+
+/// The root contexts of the connections that Envoy is about to tell of.
+static ROOTS: Local<Vec<(u32, u32)>> = Local(RefCell::new(Vec::new()));
 
 /// The number of the newest connection.
 static NUMBER: Local<u64> = Local(RefCell::new(0));
@@ -40,6 +44,9 @@ const DOWNSTREAM_DATA: u32 = 2;
 const RESPONSE_HEADERS: u32 = 2;
 const CONTINUE: u32 = 0;
 
+/// The cluster that leads to a listener with the runtime filter on this worker.
+const CLUSTER_OF_FILTER: &str = "runtime.wake";
+
 // Where the compiler calls `memcmp` and its like; without this they would be imports that Envoy does not have.
 #[link(name = "c")]
 unsafe extern "C" {}
@@ -47,6 +54,19 @@ unsafe extern "C" {}
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
     fn proxy_get_buffer_bytes(buffer: u32, start: usize, length: usize, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+    fn proxy_http_call(
+        cluster: *const u8,
+        cluster_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        body: *const u8,
+        body_size: usize,
+        trailers: *const u8,
+        trailers_size: usize,
+        timeout: u32,
+        token: *mut u32,
+    ) -> u32;
     fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
     fn proxy_set_buffer_bytes(buffer: u32, start: usize, length: usize, data: *const u8, size: usize) -> u32;
     fn proxy_replace_header_map_value(
@@ -78,6 +98,38 @@ fn set_buffer(buffer: u32, length: usize, bytes: &[u8]) {
     unsafe { proxy_set_buffer_bytes(buffer, 0, length, bytes.as_ptr(), bytes.len()) };
 }
 
+/// Has the runtime filter of this worker open a link: by a request to it, upon which Envoy also makes a new VM for one that
+/// has trapped. The answer says nothing; what counts is the link.
+fn wake() {
+    let (cluster, timeout) = (CLUSTER_OF_FILTER, 5000);
+    let mut headers = Vec::from(3_u32.to_le_bytes());
+    let pairs = [(":method", "POST"), (":path", WAKE), (":authority", "runtime")];
+    for text in pairs.iter().flat_map(|(name, value)| [name, value]) {
+        headers.extend_from_slice(&u32::try_from(text.len()).unwrap_or(0).to_le_bytes());
+    }
+    for text in pairs.iter().flat_map(|(name, value)| [name, value]) {
+        headers.extend_from_slice(text.as_bytes());
+        headers.push(0);
+    }
+    let (trailers, mut token) = (0_u32.to_le_bytes(), 0);
+    // SAFETY: pointers and sizes are those of buffers that live through the call, and of a local that does. Refused when
+    // there is no such cluster: then streams wait for nothing, and end with a status that says so.
+    unsafe {
+        proxy_http_call(
+            cluster.as_ptr(),
+            cluster.len(),
+            headers.as_ptr(),
+            headers.len(),
+            cluster.as_ptr(),
+            0,
+            trailers.as_ptr(),
+            trailers.len(),
+            timeout,
+            &raw mut token,
+        )
+    };
+}
+
 #[unsafe(no_mangle)]
 extern "C" fn proxy_abi_version_0_2_1() {}
 
@@ -102,7 +154,11 @@ extern "C" fn proxy_on_configure(_context: u32, _size: usize) -> u32 {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn proxy_on_context_create(_context: u32, _parent: u32) {}
+extern "C" fn proxy_on_context_create(context: u32, parent: u32) {
+    if parent != 0 {
+        ROOTS.0.borrow_mut().push((context, parent));
+    }
+}
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_done(_context: u32) -> u32 {
@@ -112,7 +168,14 @@ extern "C" fn proxy_on_done(_context: u32) -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_delete(context: u32) {
     STREAMS.0.borrow_mut().retain(|(open, _)| *open != context);
-    CONNECTIONS.0.borrow_mut().retain(|(open, _)| *open != context);
+    ROOTS.0.borrow_mut().retain(|(open, _)| *open != context);
+    let mut connections = CONNECTIONS.0.borrow_mut();
+    let Some(at) = connections.iter().position(|(open, _, _)| *open == context) else { return };
+    let (_, root, _) = connections.swap_remove(at);
+    if !connections.iter().any(|(_, other, _)| *other == root) {
+        // SAFETY: takes no pointer. It is the tick of the context's root.
+        unsafe { proxy_set_tick_period_milliseconds(0) };
+    }
 }
 
 /// Takes the frames off what goes out.
@@ -157,7 +220,13 @@ extern "C" fn proxy_on_new_connection(context: u32) -> u32 {
     // Numbers that go up from the time are not those of a VM that was before this one, either.
     let mut number = NUMBER.0.borrow_mut();
     *number = now.max(*number + 1);
-    CONNECTIONS.0.borrow_mut().push((context, Connection::new(*number)));
+    let root = ROOTS.0.borrow().iter().find(|(known, _)| *known == context).map_or(0, |(_, root)| *root);
+    let mut connections = CONNECTIONS.0.borrow_mut();
+    if !connections.iter().any(|(_, other, _)| *other == root) {
+        // SAFETY: takes no pointer. It is the tick of the context's root.
+        unsafe { proxy_set_tick_period_milliseconds(TICK) };
+    }
+    connections.push((context, root, Connection::new(*number)));
     CONTINUE
 }
 
@@ -166,8 +235,30 @@ extern "C" fn proxy_on_new_connection(context: u32) -> u32 {
 extern "C" fn proxy_on_downstream_data(context: u32, size: usize, _end_of_stream: u32) -> u32 {
     let Some(bytes) = buffer(DOWNSTREAM_DATA, size) else { return CONTINUE };
     let mut connections = CONNECTIONS.0.borrow_mut();
-    if let Some((_, connection)) = connections.iter_mut().find(|(open, _)| *open == context) {
-        set_buffer(DOWNSTREAM_DATA, size, &connection.receive(&bytes));
+    let Some((_, _, connection)) = connections.iter_mut().find(|(open, _, _)| *open == context) else { return CONTINUE };
+    let wanted = connection.wants_publisher();
+    set_buffer(DOWNSTREAM_DATA, size, &connection.receive(&bytes));
+    // At once for the first stream that waits, and then at each tick.
+    let wanting = !wanted && connection.wants_publisher();
+    drop(connections);
+    if wanting {
+        wake();
     }
     CONTINUE
 }
+
+/// A tick of the bus.
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_tick(root: u32) {
+    let mut wanting = false;
+    for (_, _, connection) in CONNECTIONS.0.borrow_mut().iter_mut().filter(|(_, of, _)| *of == root) {
+        connection.tick();
+        wanting |= connection.wants_publisher();
+    }
+    if wanting {
+        wake();
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_http_call_response(_: u32, _: u32, _: usize, _: usize, _: usize) {}

@@ -44,7 +44,6 @@ mod host {
         pub(super) fn proxy_increment_metric(metric: u32, by: i64) -> u32;
         pub(super) fn proxy_record_metric(metric: u32, value: u64) -> u32;
         pub(super) fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
-        pub(super) fn proxy_set_header_map_pairs(map: u32, data: *const u8, size: usize) -> u32;
         pub(super) fn proxy_add_header_map_value(
             map: u32,
             name: *const u8,
@@ -85,8 +84,6 @@ mod host {
             grpc_status: i32,
         ) -> u32;
         pub(super) fn proxy_set_effective_context(context: u32) -> u32;
-        pub(super) fn proxy_close_stream(stream: u32) -> u32;
-        pub(super) fn proxy_continue_stream(stream: u32) -> u32;
         pub(super) fn proxy_get_shared_data(
             key: *const u8,
             key_size: usize,
@@ -138,6 +135,7 @@ mod host {
             metadata_size: usize,
             token: *mut u32,
         ) -> u32;
+        pub(super) fn proxy_get_property(path: *const u8, size: usize, data: *mut *mut u8, length: *mut usize) -> u32;
         pub(super) fn proxy_grpc_send(token: u32, message: *const u8, size: usize, end_stream: u32) -> u32;
         pub(super) fn proxy_grpc_cancel(token: u32) -> u32;
         pub(super) fn proxy_get_status(code: *mut u32, text: *mut *mut u8, size: *mut usize) -> u32;
@@ -174,6 +172,14 @@ pub(crate) fn allocate(size: usize) -> *mut u8 {
 pub(crate) fn log(level: u32, line: &str) {
     // SAFETY: the pointer and the size are those of a text that lives through the call.
     unsafe { host::proxy_log(level, line.as_ptr(), line.len()) };
+}
+
+/// The name of the filter in Envoy's configuration; each configuration has its own.
+pub(crate) fn plugin_name() -> String {
+    let (path, mut data, mut size) = ("plugin_name", null_mut(), 0);
+    // SAFETY: the path lives through the call, and the pointers are to locals that do.
+    let status = unsafe { host::proxy_get_property(path.as_ptr(), path.len(), &raw mut data, &raw mut size) };
+    String::from_utf8_lossy(&taken(status, data, size).unwrap_or_default()).into_owned()
 }
 
 /// How often the root context is to tick; zero for never.
@@ -254,13 +260,6 @@ fn pairs(headers: &[(&str, &[u8])]) -> Vec<u8> {
     bytes
 }
 
-/// Replaces all headers.
-pub(crate) fn set_headers(map: Map, headers: &[(&str, &[u8])]) -> Result<(), Refused> {
-    let bytes = pairs(headers);
-    // SAFETY: the pointer and the size are those of a buffer that lives through the call.
-    accepted(unsafe { host::proxy_set_header_map_pairs(map as u32, bytes.as_ptr(), bytes.len()) })
-}
-
 /// Removes a header.
 pub(crate) fn remove_header(map: Map, name: &str) -> Result<(), Refused> {
     // SAFETY: the pointer and the size are those of a text that lives through the call.
@@ -324,20 +323,6 @@ pub(crate) fn send_local_response(
 pub(crate) fn set_effective_context(context: u32) -> Result<(), Refused> {
     // SAFETY: takes no pointer.
     accepted(unsafe { host::proxy_set_effective_context(context) })
-}
-
-const HTTP_RESPONSE: u32 = 1;
-
-/// Lets the response of the effective context go on whose headers were held.
-pub(crate) fn continue_response() {
-    // SAFETY: takes no pointer.
-    unsafe { host::proxy_continue_stream(HTTP_RESPONSE) };
-}
-
-/// Resets the stream of the effective context.
-pub(crate) fn close_stream() {
-    // SAFETY: takes no pointer.
-    unsafe { host::proxy_close_stream(HTTP_RESPONSE) };
 }
 
 /// A value of the shared area and its version.

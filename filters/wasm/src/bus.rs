@@ -1,42 +1,50 @@
-//! The publisher's side of the bus: how a root context sends to the streams of apps.
+//! The publisher's side of the bus: how a root context serves the streams of apps.
 //!
-//! A wasm filter cannot begin to send on a stream of an app, but it can send at any time on a gRPC stream that it
-//! opened itself. Streams of apps are routed to a small server within Envoy, the bus (`filters/bus`), and so is a
-//! gRPC stream of the root context, a link. The bus writes to a subscriber what comes on the link of its connection.
-//! As a rule a worker has one connection to the bus and one link.
+//! A wasm filter cannot begin to send on a stream of an app, but it can send at any time on a gRPC stream that it opened
+//! itself. So streams of apps go to a small server within Envoy, the bus (`filters/bus`), and so does a gRPC stream of
+//! the root context, a link. What apps say comes on the link of their connection, and so goes what they get. As a rule a
+//! worker has one connection to the bus and one link, and keeps both.
 //!
-//! What was sent and not acknowledged is kept: when a link is lost and opened again, it is sent again, and the bus
-//! drops what it had. So nothing is lost or doubled as long as the connection of the subscriber lives; when that
-//! ends, Envoy ends the app's stream.
+//! A link is opened with the configuration, and whenever the bus asks for one by a request to this filter. On the main
+//! thread it cannot be opened, and nobody asks there. What was under way on a link that ends is given up: the bus has
+//! ended these streams, or its connection is gone.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::{Either, select};
-use runtime_api::proxy::{Level, Method, Proxy, Stream};
-use runtime_bus::message::{FromBus, MAX_UNACKNOWLEDGED, ToBus};
+use futures::future::{Either, LocalBoxFuture, select};
+use runtime_api::Runtime;
+use runtime_api::api::Conversation;
+use runtime_api::api::call::{ACCEPTED_ENCODINGS, Head, trailers};
+use runtime_api::executor::Task;
+use runtime_api::proxy::{Closed, Level, Proxy, Stream};
+use runtime_bus::message::{
+    BEAT, CONFIGURATION_HEADER, FromBus, Garbled, INSTANCE_HEADER, MAX_UNACKNOWLEDGED, PUBLISH, STREAM_WINDOW, ToBus,
+    add_trailer, each_header,
+};
 use rustc_hash::FxHashMap;
+use tonic::{Code, Status};
 
 use crate::host::Host;
 
 /// The cluster that leads to the bus.
 const CLUSTER: &str = "runtime.bus";
-const PUBLISH: Method = ("runtime.Bus", "Publish");
 
-/// How often a link is opened that turns out to be on another connection than the subscriber's, before that is given
-/// up. Envoy has two connections only for the while in which one drains.
-const MOST_ATTEMPTS: u32 = 8;
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How much is put together for the bus before it is sent, though more may follow in the same turn.
+const LARGE: usize = 64 * 1024;
 
-/// How long a link stays open that nobody needs.
-const LINGER: Duration = Duration::from_secs(10);
+/// How long a link that was lost stays so before it is opened again. If that fails, the bus has to ask.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// For how many beats a link is kept that serves nobody and has a newer one beside it: its connection drains.
+const LINGER: u32 = 5;
 
 /// Cheap to clone: all clones are the same publisher.
 #[derive(Clone)]
@@ -44,35 +52,44 @@ pub(crate) struct Bus(Rc<Shared>);
 
 struct Shared {
     host: Host,
-    /// The open links, by connection.
-    links: RefCell<Vec<(u64, Rc<dyn Stream>)>>,
+    runtime: Rc<Runtime>,
+    /// What the streams of this configuration have in their header.
+    configuration: String,
+    /// What tells this publisher from that of a VM which was before it.
+    instance: String,
+    /// The open links, the newest last.
+    links: RefCell<Vec<Rc<Link>>>,
     /// Whether a link is being opened.
     opening: Cell<bool>,
-    /// Links that could not be opened or were of no use, one after the other.
-    failures: Cell<u32>,
-    entries: RefCell<FxHashMap<u64, Rc<Entry>>>,
-    next: Cell<u64>,
 }
 
-/// A subscription as the publisher sees it.
+/// A link and the streams of apps on its connection.
+struct Link {
+    stream: Box<dyn Stream>,
+    streams: RefCell<FxHashMap<u32, AppStream>>,
+    /// Messages that are sent at the end of the turn.
+    out: RefCell<Vec<u8>>,
+    /// Who sends them.
+    sender: RefCell<Option<Waker>>,
+}
+
+/// A stream of an app.
+struct AppStream {
+    conversation: Conversation,
+    flow: Rc<Flow>,
+    /// The call; dropping this ends it.
+    _call: Task,
+}
+
+/// How much of a stream is under way.
 #[derive(Default)]
-struct Entry {
-    /// The connection that the subscriber is on, once the bus has told it.
-    connection: Cell<Option<u64>>,
-    /// Whether that connection has had a link, so that the subscriber was within reach.
-    linked: Cell<bool>,
-    sequence: Cell<u64>,
-    unacknowledged: RefCell<VecDeque<Sent>>,
-    unacknowledged_bytes: Cell<usize>,
-    /// Whether nothing can reach the subscriber any more.
-    lost: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
-}
-
-/// A message that the bus has not acknowledged; without bytes it is the end.
-struct Sent {
-    sequence: u64,
-    bytes: Option<Bytes>,
+struct Flow {
+    /// How many bytes for the app the bus has not written yet.
+    sent: Cell<usize>,
+    /// The call, when it waits for room.
+    waiting: RefCell<Option<Waker>>,
+    /// How many bytes of the app have come that are not granted again.
+    received: Cell<usize>,
 }
 
 impl fmt::Debug for Bus {
@@ -82,285 +99,281 @@ impl fmt::Debug for Bus {
 }
 
 impl Bus {
-    pub(crate) fn new(host: Host) -> Self {
-        let mut first = [0; 8];
-        host.random(&mut first); // a VM that was made anew must not take up the numbers of the one before
-        Self(Rc::new(Shared {
+    pub(crate) fn new(host: Host, runtime: Rc<Runtime>, configuration: String) -> Self {
+        let mut instance = [0; 8];
+        host.random(&mut instance);
+        let bus = Self(Rc::new(Shared {
             host,
+            runtime,
+            configuration,
+            instance: format!("{:016x}", u64::from_le_bytes(instance)),
             links: RefCell::default(),
             opening: Cell::new(false),
-            failures: Cell::new(0),
-            entries: RefCell::default(),
-            next: Cell::new(u64::from_le_bytes(first)),
-        }))
+        }));
+        bus.open_link();
+        bus
     }
 
-    /// A new subscription, to which the stream of an app is to be tied.
-    pub(crate) fn subscribe(&self) -> Subscription {
-        let number = self.0.next.get();
-        self.0.next.set(number.wrapping_add(1));
-        let entry = Rc::new(Entry::default());
-        self.0.entries.borrow_mut().insert(number, Rc::clone(&entry));
-        if self.0.links.borrow().is_empty() {
-            self.open_link();
-        }
-        Subscription { bus: self.clone(), number, entry }
-    }
-
-    /// The link on a connection.
-    fn link(&self, connection: u64) -> Option<Rc<dyn Stream>> {
-        let links = self.0.links.borrow();
-        links.iter().find(|(known, _)| *known == connection).map(|(_, link)| Rc::clone(link))
-    }
-
-    fn open_link(&self) {
+    /// Opens a link, which then serves by itself. On a connection that has one the bus refuses it.
+    pub(crate) fn open_link(&self) {
         if self.0.opening.replace(true) {
             return;
         }
         let bus = self.clone();
         self.0.host.executor().spawn(async move {
-            let failures = bus.0.failures.get();
-            if failures > 0 {
-                let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
-                bus.0.host.sleep(pause).await;
-            }
-            bus.run_link().await;
+            let metadata = [(CONFIGURATION_HEADER, &*bus.0.configuration), (INSTANCE_HEADER, &*bus.0.instance)];
+            let stream = bus.0.host.grpc_stream(CLUSTER, PUBLISH, &metadata);
+            let first = stream.receive().await;
             bus.0.opening.set(false);
-            if bus.is_link_missing() {
-                bus.open_link();
+            match first {
+                Ok(messages) => bus.serve(stream, messages).await,
+                Err(closed) => bus.0.host.log(Level::Debug, &format!("event=bus_link_failed reason={:?}", closed.text)),
             }
         });
     }
 
-    /// Opens a link. It then runs by itself, and this ends when it is known what became of the attempt.
-    async fn run_link(&self) {
-        let stream: Rc<dyn Stream> = self.0.host.grpc_stream(CLUSTER, PUBLISH, &[]).into();
-        stream.send(&ToBus::Open.encode());
-        let connection = match stream.receive().await.map(|bytes| FromBus::decode_all(&bytes)) {
-            Ok(Ok(messages)) => match messages.first() {
-                Some(FromBus::Hello { connection }) => *connection,
-                _ => return self.failed("the bus began with another message than its hello"),
-            },
-            Ok(Err(_)) => return self.failed("what the bus sent is no message of it"),
-            Err(closed) => return self.failed(&closed.to_string()),
-        };
-        if self.link(connection).is_some() {
-            return self.failed("it came to be on a connection that has a link");
-        }
-        if self.is_link_missing() && !self.is_needed(connection) {
-            return self.failed("it came to be on a connection that no subscriber is on");
-        }
-        self.0.failures.set(0);
-        self.0.links.borrow_mut().push((connection, Rc::clone(&stream)));
-        for (number, entry) in &*self.0.entries.borrow() {
-            if entry.connection.get() == Some(connection) {
-                entry.link();
-                for sent in &*entry.unacknowledged.borrow() {
-                    stream.send(&sent.encode(*number));
+    /// Serves what comes on a link until it ends.
+    async fn serve(&self, stream: Box<dyn Stream>, first: Bytes) {
+        let link = Serving { bus: self, link: Rc::new(Link::new(stream)) };
+        let link = &link.link;
+        self.0.links.borrow_mut().push(Rc::clone(link));
+        let receive = async {
+            let mut messages: Result<Bytes, Closed> = Ok(first);
+            loop {
+                match messages.map(|messages| self.take_all(link, &messages)) {
+                    Ok(Ok(())) => messages = link.stream.receive().await,
+                    Ok(Err(Garbled)) => return "what the bus sent is no message of it".to_owned(),
+                    Err(closed) => return closed.text,
                 }
             }
-        }
+        };
+        let (beat, send) = (pin!(self.beat(link)), pin!(link.send_out()));
+        let why = match select(select(pin!(receive), beat), send).await {
+            Either::Left((Either::Left((why, _)), _)) => why,
+            Either::Left((Either::Right(((), _)), _)) => return,
+            Either::Right((never, _)) => match never {},
+        };
+        let line = format!("event=bus_link_lost streams={} reason={why:?}", link.streams.borrow().len());
+        self.0.host.log(Level::Warn, &line);
         let bus = self.clone();
         self.0.host.executor().spawn(async move {
-            bus.serve_link(connection, &*stream).await;
-            bus.0.links.borrow_mut().retain(|(known, _)| *known != connection);
-            if bus.is_link_missing() {
-                bus.open_link();
-            }
+            bus.0.host.sleep(PAUSE).await;
+            bus.open_link();
         });
     }
 
-    /// Takes what the bus tells until the link ends, or until nobody has needed it for a while.
-    async fn serve_link(&self, connection: u64, stream: &dyn Stream) {
-        let idle = async {
-            let mut was_needed = true;
-            loop {
-                self.0.host.sleep(LINGER).await;
-                let needed = self.is_needed(connection);
-                if !needed && !was_needed {
-                    return;
-                }
-                was_needed = needed;
-            }
-        };
-        let receive = async {
-            loop {
-                match stream.receive().await.map(|bytes| FromBus::decode_all(&bytes)) {
-                    Ok(Ok(messages)) => messages.into_iter().for_each(|message| self.take(message)),
-                    Ok(Err(_)) => return "what the bus sent is no message of it".to_owned(),
-                    Err(closed) => return closed.to_string(),
-                }
-            }
-        };
-        if let Either::Right((why, _)) = select(std::pin::pin!(idle), std::pin::pin!(receive)).await {
-            let line = format!("event=bus_link_lost connection={connection} reason={why:?}");
-            self.0.host.log(Level::Warn, &line);
+    /// Tells the bus that this VM is alive, until nobody needs the link.
+    async fn beat(&self, link: &Rc<Link>) {
+        let mut idle = 0;
+        while idle < LINGER {
+            self.0.host.sleep(Duration::from_millis(BEAT.into())).await;
+            link.push(ToBus::Beat);
+            let newest = self.0.links.borrow().last().is_some_and(|newest| Rc::ptr_eq(newest, link));
+            idle = if newest || !link.streams.borrow().is_empty() { 0 } else { idle + 1 };
         }
     }
 
-    fn is_needed(&self, connection: u64) -> bool {
-        self.0.entries.borrow().values().any(|entry| entry.connection.get().is_none_or(|on| on == connection))
-    }
-
-    fn failed(&self, why: &str) {
-        let failures = self.0.failures.get() + 1;
-        self.0.failures.set(failures);
-        self.0.host.log(Level::Warn, &format!("event=bus_link_failed failures={failures} reason={why:?}"));
-        if failures >= MOST_ATTEMPTS {
-            for entry in self.0.entries.borrow().values() {
-                if entry.connection.get().is_some_and(|connection| self.link(connection).is_none()) {
-                    entry.lose();
-                }
-            }
+    fn take_all(&self, link: &Rc<Link>, mut messages: &[u8]) -> Result<(), Garbled> {
+        while let Some(message) = FromBus::take(&mut messages)? {
+            self.take(link, message);
         }
+        Ok(())
     }
 
-    /// Whether a subscriber is on a connection without a link.
-    fn is_link_missing(&self) -> bool {
-        let without = |entry: &Rc<Entry>| {
-            !entry.lost.get() && entry.connection.get().is_some_and(|connection| self.link(connection).is_none())
-        };
-        self.0.entries.borrow().values().any(without)
-    }
-
-    fn take(&self, message: FromBus) {
-        let entry = |number: u64| self.0.entries.borrow().get(&number).map(Rc::clone);
+    fn take(&self, link: &Rc<Link>, message: FromBus<'_>) {
+        let streams = link.streams.borrow();
         match message {
-            FromBus::Hello { .. } => {}
-            FromBus::Ack { subscription, sequence } => {
-                if let Some(entry) = entry(subscription) {
-                    entry.acknowledge(sequence);
+            FromBus::Hello { connection } => {
+                self.0.host.log(Level::Debug, &format!("event=bus_link_opened connection={connection}"));
+            }
+            FromBus::Head { stream, headers } => {
+                drop(streams);
+                self.begin(link, stream, headers);
+            }
+            FromBus::Data { stream, bytes } => {
+                if let Some(stream) = streams.get(&stream) {
+                    stream.flow.received.set(stream.flow.received.get() + bytes.len());
+                    stream.conversation.receive(bytes);
                 }
             }
-            FromBus::Unknown { subscription } => match entry(subscription) {
-                // The bus forgets a subscriber when its end is written: sent again, the end is answered so.
-                Some(entry) if entry.is_ending() => entry.acknowledge(u64::MAX),
-                Some(entry) => entry.lose(),
-                None => {}
-            },
-            FromBus::Gone { subscription } => {
-                if let Some(entry) = entry(subscription) {
-                    entry.lose();
+            FromBus::HalfClose { stream } => {
+                if let Some(stream) = streams.get(&stream) {
+                    stream.conversation.half_close();
+                }
+            }
+            FromBus::Gone { stream } => {
+                drop(streams);
+                let gone = link.streams.borrow_mut().remove(&stream);
+                drop(gone);
+            }
+            FromBus::Written { stream, bytes } => {
+                if let Some(stream) = streams.get(&stream) {
+                    stream.flow.written(usize::try_from(bytes).unwrap_or(usize::MAX));
                 }
             }
         }
     }
-}
 
-impl Sent {
-    fn encode(&self, subscription: u64) -> Vec<u8> {
-        let sequence = self.sequence;
-        match &self.bytes {
-            Some(bytes) => ToBus::Data { subscription, sequence, bytes },
-            None => ToBus::End { subscription, sequence },
-        }
-        .encode()
+    /// An app has opened a stream.
+    fn begin(&self, link: &Rc<Link>, stream: u32, headers: &[u8]) {
+        let mut head = Head::default();
+        each_header(headers, |name, value| head.header(name, value));
+        let Some(conversation) = self.0.runtime.conversation(&head) else {
+            let text = format!("{} is no streaming call that is served: render Envoy's configuration again", head.target.path());
+            return link.end(stream, &Status::unimplemented(text));
+        };
+        let flow = Rc::new(Flow::default());
+        let call: LocalBoxFuture<'static, ()> = Box::pin(converse(
+            Rc::clone(&self.0.runtime),
+            head,
+            conversation.clone(),
+            Rc::clone(&flow),
+            Rc::clone(link),
+            stream,
+        ));
+        let call = self.0.host.executor().spawn_cancellable(call);
+        link.streams.borrow_mut().insert(stream, AppStream { conversation, flow, _call: call });
     }
 }
 
-impl Entry {
-    fn acknowledge(&self, sequence: u64) {
-        let mut unacknowledged = self.unacknowledged.borrow_mut();
-        while let Some(sent) = unacknowledged.pop_front_if(|sent| sent.sequence <= sequence) {
-            let bytes = sent.bytes.as_ref().map_or(0, Bytes::len);
-            self.unacknowledged_bytes.set(self.unacknowledged_bytes.get().saturating_sub(bytes));
-        }
-        drop(unacknowledged);
-        self.wake();
-    }
-
-    fn link(&self) {
-        self.linked.set(true);
-        self.wake();
-    }
-
-    /// Whether the end was sent.
-    fn is_ending(&self) -> bool {
-        self.unacknowledged.borrow().back().is_some_and(|last| last.bytes.is_none())
-    }
-
-    fn lose(&self) {
-        self.lost.set(true);
-        self.wake();
-    }
-
-    fn wake(&self) {
-        let waker = self.waker.borrow_mut().take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
+/// A link that is being served. However that ends, its streams end with it, which hold the link themselves.
+struct Serving<'a> {
+    bus: &'a Bus,
+    link: Rc<Link>,
 }
 
-/// The stream of an app, as something to send to. Dropping it forgets it; the stream itself ends by
-/// [`Subscription::end`], or has ended.
-pub(crate) struct Subscription {
-    bus: Bus,
-    pub(crate) number: u64,
-    entry: Rc<Entry>,
-}
-
-impl Drop for Subscription {
+impl Drop for Serving<'_> {
     fn drop(&mut self) {
-        self.bus.0.entries.borrow_mut().remove(&self.number);
+        self.bus.0.links.borrow_mut().retain(|link| !Rc::ptr_eq(link, &self.link));
+        let streams = self.link.streams.take();
+        drop(streams);
     }
 }
 
-/// Nothing can reach the subscriber any more.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Lost;
+impl Link {
+    fn new(stream: Box<dyn Stream>) -> Self {
+        Self { stream, streams: RefCell::default(), out: RefCell::default(), sender: RefCell::default() }
+    }
 
-impl Subscription {
-    /// What the bus told in its response: the stream is on this connection of it. Says whether there is a link already.
-    pub(crate) fn attach(&self, connection: u64) -> bool {
-        self.entry.connection.set(Some(connection));
-        if self.bus.link(connection).is_some() {
-            self.entry.link();
-        } else {
-            self.bus.open_link();
+    /// Sends a message, together with others of the same turn.
+    fn push(&self, message: ToBus<'_>) {
+        let mut out = self.out.borrow_mut();
+        message.encode(&mut out);
+        if out.len() >= LARGE {
+            self.stream.send(&out);
+            out.clear();
+        } else if let Some(sender) = self.sender.take() {
+            sender.wake();
         }
-        self.entry.linked.get()
     }
 
-    /// Waits until there is a link to the app, and room for a message on it.
-    pub(crate) async fn ready(&self) -> Result<(), Lost> {
-        self.until(|entry| entry.linked.get() && entry.unacknowledged_bytes.get() < MAX_UNACKNOWLEDGED).await
-    }
-
-    /// Sends to the app. To be called when it is [`Subscription::ready`].
-    pub(crate) fn send(&self, bytes: Bytes) {
-        self.entry.unacknowledged_bytes.set(self.entry.unacknowledged_bytes.get() + bytes.len());
-        self.transmit(Some(bytes));
-    }
-
-    /// Ends the stream of the app after what was sent, and waits until that is done.
-    pub(crate) async fn end(&self) -> Result<(), Lost> {
-        self.until(|entry| entry.linked.get()).await?;
-        self.transmit(None);
-        self.until(|entry| entry.unacknowledged.borrow().is_empty()).await
-    }
-
-    fn transmit(&self, bytes: Option<Bytes>) {
-        let sequence = self.entry.sequence.get() + 1;
-        self.entry.sequence.set(sequence);
-        let sent = Sent { sequence, bytes };
-        if let Some(link) = self.entry.connection.get().and_then(|connection| self.bus.link(connection)) {
-            link.send(&sent.encode(self.number));
-        }
-        self.entry.unacknowledged.borrow_mut().push_back(sent);
-    }
-
-    async fn until(&self, holds: impl Fn(&Entry) -> bool) -> Result<(), Lost> {
+    /// Sends what was put together, whenever all that could run has run.
+    async fn send_out(&self) -> Infallible {
         poll_fn(|context| {
-            if self.entry.lost.get() {
-                return Poll::Ready(Err(Lost));
+            let out = self.out.take();
+            if !out.is_empty() {
+                self.stream.send(&out);
             }
-            if holds(&self.entry) {
-                return Poll::Ready(Ok(()));
-            }
-            *self.entry.waker.borrow_mut() = Some(context.waker().clone());
+            *self.sender.borrow_mut() = Some(context.waker().clone());
             Poll::Pending
         })
         .await
     }
+
+    /// Ends a stream with a status. It is forgotten when the bus has told that it is gone.
+    fn end(&self, stream: u32, status: &Status) {
+        let mut block = Vec::new();
+        for (name, value) in trailers(status) {
+            add_trailer(&mut block, name, &value);
+        }
+        if status.code() == Code::Unimplemented {
+            add_trailer(&mut block, "grpc-accept-encoding", ACCEPTED_ENCODINGS);
+        }
+        self.push(ToBus::End { stream, trailers: &block });
+    }
+
+    /// Sends bytes in pieces of what may be under way, since a message of an app may be larger than one to the bus. What is
+    /// left when the future is dropped stays in its place.
+    async fn send(&self, stream: u32, flow: &Flow, rest: &RefCell<Bytes>) {
+        while !rest.borrow().is_empty() {
+            flow.ready().await;
+            let length = rest.borrow().len().min(MAX_UNACKNOWLEDGED);
+            let piece = rest.borrow_mut().split_to(length);
+            flow.sent.set(flow.sent.get() + length);
+            self.push(ToBus::Data { stream, bytes: &piece });
+        }
+    }
+}
+
+impl Flow {
+    fn written(&self, bytes: usize) {
+        self.sent.set(self.sent.get().saturating_sub(bytes));
+        let waiting = self.waiting.take();
+        if let Some(waiting) = waiting {
+            waiting.wake();
+        }
+    }
+
+    /// Waits until there is room for a message.
+    async fn ready(&self) {
+        poll_fn(|context| {
+            if self.sent.get() < MAX_UNACKNOWLEDGED {
+                return Poll::Ready(());
+            }
+            *self.waiting.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Runs a call, sends what it says, and ends the stream with its status.
+async fn converse(
+    runtime: Rc<Runtime>,
+    head: Head,
+    conversation: Conversation,
+    flow: Rc<Flow>,
+    link: Rc<Link>,
+    stream: u32,
+) {
+    // The message under way is kept outside, so that it is sent to its end whatever ends first.
+    let rest = RefCell::new(Bytes::new());
+    let mut call = Box::pin(runtime.converse(&head, &conversation));
+    let call = poll_fn(|context| {
+        let status = call.as_mut().poll(context);
+        // The handler has taken up what has come: the app may send more.
+        if status.is_pending() && flow.received.get() >= STREAM_WINDOW / 2 && conversation.is_drained() {
+            let bytes = u32::try_from(flow.received.take()).unwrap_or(u32::MAX);
+            link.push(ToBus::Grant { stream, bytes });
+        }
+        status
+    });
+    let send_all = async {
+        // Until then the call may end without having said anything, and be answered with a status alone. Whatever wakes
+        // the call wakes this too.
+        poll_fn(|_| if conversation.is_taken() { Poll::Ready(()) } else { Poll::Pending }).await;
+        match conversation.take_frame() {
+            Some(frame) => *rest.borrow_mut() = frame,
+            None => link.push(ToBus::Begin { stream }),
+        }
+        loop {
+            link.send(stream, &flow, &rest).await;
+            // Taken when there is room: what waits is counted in the conversation, which has a bound.
+            flow.ready().await;
+            let frame = conversation.next_frame().await;
+            *rest.borrow_mut() = frame;
+        }
+    };
+    let status = match select(call, Box::pin(send_all)).await {
+        Either::Left((status, _)) => status,
+        Either::Right((never, _)) => match never {},
+    };
+    // For an app that reads too slowly what waits is dropped, but for the message that has begun.
+    let patient = status.code() != Code::ResourceExhausted;
+    loop {
+        link.send(stream, &flow, &rest).await;
+        let Some(frame) = conversation.take_frame().filter(|_| patient) else { break };
+        *rest.borrow_mut() = frame;
+    }
+    link.end(stream, &status);
 }

@@ -10,6 +10,5 @@ mod abi;
 mod bus;
 mod entry;
 mod host;
-mod push;
 mod root;
 mod stream;

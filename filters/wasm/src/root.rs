@@ -6,23 +6,17 @@ use runtime_api::Runtime;
 use runtime_api::config::{Config, Path, Report, Severity};
 use runtime_api::proxy::{Level, Proxy};
 
+use crate::abi;
 use crate::bus::Bus;
 use crate::host::Host;
 use crate::stream::HttpStream;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Root {
     pub(crate) host: Host,
-    bus: Bus,
     /// Absent when the configuration was refused.
     runtime: Option<Rc<Runtime>>,
-}
-
-impl Default for Root {
-    fn default() -> Self {
-        let host = Host::default();
-        Self { bus: Bus::new(host.clone()), host, runtime: None }
-    }
+    bus: Option<Bus>,
 }
 
 impl Drop for Root {
@@ -40,7 +34,9 @@ impl Root {
             self.host.log(level, &format!("configuration: {problem}"));
         }
         let Some(config) = config else { return false };
-        self.runtime = Some(Rc::new(Runtime::new(Rc::new(self.host.clone()), config)));
+        let runtime = Rc::new(Runtime::new(Rc::new(self.host.clone()), config));
+        self.bus = Some(Bus::new(self.host.clone(), Rc::clone(&runtime), abi::plugin_name()));
+        self.runtime = Some(runtime);
         self.host.run();
         true
     }

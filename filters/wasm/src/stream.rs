@@ -8,18 +8,18 @@ use runtime_api::Runtime;
 use runtime_api::api::call::{ACCEPTED_ENCODINGS, Body, Head, Reply, trailers};
 use runtime_api::api::http::{Request, Response};
 use runtime_api::executor::Task;
+use runtime_bus::message::WAKE;
 use tonic::{Code, Status};
 
 use crate::abi::{self, Buffer, Map};
 use crate::bus::Bus;
 use crate::entry::Action;
 use crate::host::Host;
-use crate::push::Push;
 
 pub(crate) struct HttpStream {
     context: u32,
     host: Host,
-    bus: Bus,
+    bus: Option<Bus>,
     /// Absent when Envoy calls although the configuration was refused.
     runtime: Option<Rc<Runtime>>,
     protocol: Protocol,
@@ -30,8 +30,6 @@ pub(crate) struct HttpStream {
     task: Option<Task<Option<Bytes>>>,
     /// That frame, between the response callbacks.
     frame: Option<Bytes>,
-    /// What goes on here if the call is a streaming one.
-    push: Option<Push>,
 }
 
 enum Protocol {
@@ -48,7 +46,7 @@ enum State {
 }
 
 impl HttpStream {
-    pub(crate) fn new(context: u32, host: Host, bus: Bus, runtime: Option<Rc<Runtime>>) -> Self {
+    pub(crate) fn new(context: u32, host: Host, bus: Option<Bus>, runtime: Option<Rc<Runtime>>) -> Self {
         Self {
             context,
             host,
@@ -59,7 +57,6 @@ impl HttpStream {
             state: State::Request,
             task: None,
             frame: None,
-            push: None,
         }
     }
 
@@ -73,12 +70,6 @@ impl HttpStream {
             _ => head.header(name, value),
         });
         self.protocol = if grpc {
-            if let Some(runtime) = &self.runtime
-                && let Some(conversation) = runtime.conversation(&head)
-            {
-                let head = head.clone();
-                self.push = Some(Push::new(self.context, &self.host, &self.bus, runtime, head, conversation));
-            }
             Protocol::Grpc(head)
         } else {
             (request.target, request.token) = (head.target.path().to_owned(), head.token);
@@ -107,6 +98,12 @@ impl HttpStream {
         };
         let body = self.body.take().unwrap_or_else(|| runtime.body());
         match &mut self.protocol {
+            Protocol::Http(request) if request.target == WAKE => {
+                if let Some(bus) = &self.bus {
+                    bus.open_link();
+                }
+                let _ = abi::send_local_response(204, &[], &[], None);
+            }
             Protocol::Http(request) => {
                 respond(&runtime.http_with(request, body));
             }
@@ -145,9 +142,8 @@ fn answer(reply: &Reply) {
     }
 }
 
-/// Answers a gRPC call with a status alone. One that is OK goes out as another, which the Lua filter leaves alone, and
-/// is put right in the response callback.
-pub(crate) fn respond_with_status(status: &Status) {
+/// Answers a gRPC call with a status alone, which is never OK.
+fn respond_with_status(status: &Status) {
     let trailers = trailers(status);
     // Envoy makes the others from the arguments.
     let details = trailers.iter().filter(|(name, _)| *name == "grpc-status-details-bin");
@@ -155,8 +151,7 @@ pub(crate) fn respond_with_status(status: &Status) {
     if status.code() == Code::Unimplemented {
         headers.push(("grpc-accept-encoding", ACCEPTED_ENCODINGS.as_bytes()));
     }
-    let code = if status.code() == Code::Ok { Code::Unknown } else { status.code() };
-    let _ = abi::send_local_response(200, &headers, status.message().as_bytes(), Some(code as i32));
+    let _ = abi::send_local_response(200, &headers, status.message().as_bytes(), Some(status.code() as i32));
 }
 
 fn respond(response: &Response) {
@@ -168,9 +163,6 @@ fn respond(response: &Response) {
 impl HttpStream {
     /// The stream has ended, answered or not. A call that is still under way is cancelled.
     pub(crate) fn end(mut self) {
-        if let Some(push) = self.push.take() {
-            push.end(&self.host);
-        }
         if let Some(task) = self.task.take().filter(|task| !task.is_done()) {
             drop(task);
             self.host.run();
@@ -179,9 +171,6 @@ impl HttpStream {
 
     pub(crate) fn on_request_headers(&mut self, end_of_stream: bool) -> Action {
         self.read_headers();
-        if let Some(push) = &mut self.push {
-            return if end_of_stream { push.on_request_end(&self.host) } else { Action::Pause };
-        }
         if end_of_stream {
             self.dispatch();
             self.host.run();
@@ -190,9 +179,6 @@ impl HttpStream {
     }
 
     pub(crate) fn on_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        if let Some(push) = &mut self.push {
-            return push.on_request_body(&self.host, size, end_of_stream);
-        }
         if self.state == State::Taken {
             let _ = abi::set_body(Buffer::RequestBody, size, &[]);
             return Action::Pause;
@@ -210,9 +196,6 @@ impl HttpStream {
     }
 
     pub(crate) fn on_request_trailers(&mut self) -> Action {
-        if let Some(push) = &mut self.push {
-            return push.on_request_end(&self.host);
-        }
         if self.state == State::Request {
             self.dispatch();
             self.host.run();
@@ -221,9 +204,6 @@ impl HttpStream {
     }
 
     pub(crate) fn on_response_headers(&mut self, end_of_stream: bool) -> Action {
-        if let Some(push) = &self.push {
-            return push.on_response_headers(&self.host);
-        }
         self.frame = self.task.take_if(|task| task.is_done()).and_then(|task| task.outcome().ok().flatten());
         if self.frame.is_some() && end_of_stream {
             // An app would take this for an answer without a message.
@@ -236,9 +216,6 @@ impl HttpStream {
     }
 
     pub(crate) fn on_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        if let Some(push) = &self.push {
-            return push.on_response_body(end_of_stream);
-        }
         if end_of_stream && let Some(frame) = self.frame.take() {
             let _ = abi::set_body(Buffer::ResponseBody, size, &frame);
             let _ = abi::add_header(Map::ResponseTrailers, "grpc-status", "0");

@@ -35,6 +35,8 @@ struct Shared {
     /// What of these two has come from the app: each request has its part of it.
     taken: RefCell<Held>,
     half_closed: Cell<bool>,
+    /// Whether the handler has taken up what the app said first.
+    begun: Cell<bool>,
     handler: RefCell<Option<Waker>>,
     replies: RefCell<VecDeque<Bytes>>,
     reply_bytes: Cell<usize>,
@@ -52,6 +54,7 @@ impl Conversation {
             requests: RefCell::default(),
             taken: RefCell::new(intake.budget.share()),
             half_closed: Cell::new(false),
+            begun: Cell::new(false),
             handler: RefCell::default(),
             replies: RefCell::default(),
             reply_bytes: Cell::new(0),
@@ -101,6 +104,17 @@ impl Conversation {
         wake(&self.0.handler);
     }
 
+    /// For the filter: whether the handler has taken up what the app said first. If the call goes on then, its response
+    /// can begin.
+    pub fn is_taken(&self) -> bool {
+        self.0.begun.get()
+    }
+
+    /// For the filter: whether the handler has taken all messages that have come, so that the app may send more.
+    pub fn is_drained(&self) -> bool {
+        self.0.requests.borrow().is_empty()
+    }
+
     /// For the filter: the next message for the app, in its frame.
     pub async fn next_frame(&self) -> Bytes {
         poll_fn(|context| match self.take_frame() {
@@ -121,16 +135,12 @@ impl Conversation {
         Some(frame)
     }
 
-    /// For the filter: whether there is a message for the app.
-    pub fn has_frames(&self) -> bool {
-        !self.0.replies.borrow().is_empty()
-    }
-
     /// For a handler: the next message of the app; none when it will send no more.
     pub(super) async fn request<M: Message + Default>(&self) -> Result<Option<M>, Status> {
         let next = poll_fn(|context| match self.0.requests.borrow_mut().pop_front() {
             Some((length, request)) => {
                 self.0.taken.borrow_mut().shrink(length);
+                self.0.begun.set(true);
                 Poll::Ready(Some(request))
             }
             None if self.0.half_closed.get() => Poll::Ready(None),

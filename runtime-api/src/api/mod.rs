@@ -37,6 +37,7 @@ use crate::proxy::{Level, Proxy};
 use call::{Body, Head, Intake, Reply, Target};
 pub use conversation::Conversation;
 use dialect::{DAPR, Dialect};
+pub use route::streaming_paths;
 use route::{Route, Rpc, services};
 
 // Whether this build has drivers of a block. Where it has none, the compiler leaves out what only they lead to.
@@ -299,7 +300,7 @@ impl Runtime {
             rpc => Box::pin(ready(match rpc.block().map(|block| no_driver(call, rpc, block, message)) {
                 Some(Err(status)) => status.into(),
                 Some(Ok(never)) => match never {},
-                None => Status::unimplemented("a streaming method cannot be called as a unary one").into(),
+                None => Status::unimplemented(NOT_BY_THE_BUS).into(),
             })),
         }
     }
@@ -377,6 +378,10 @@ async fn watch_health(conversation: &Conversation) -> Result<(), Status> {
     conversation.reply(&response)?;
     std::future::pending().await
 }
+
+/// What is said of a streaming call that came as a unary one.
+const NOT_BY_THE_BUS: &str = "this call is a stream and did not come by the bus: the listener lacks the route that leads \
+                              it there; render Envoy's configuration again";
 
 /// What is said of a method that is not served.
 fn unserved(target: &Target) -> Status {

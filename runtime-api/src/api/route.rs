@@ -138,6 +138,14 @@ pub(super) fn services() -> impl Iterator<Item = &'static str> {
     SERVICES.iter().map(|service| service.name)
 }
 
+/// The paths of the streaming calls that are served.
+pub fn streaming_paths() -> impl Iterator<Item = String> {
+    SERVICES.iter().flat_map(|service| {
+        let streams = service.methods.iter().copied().flatten().filter(|(_, rpc)| rpc.is_stream());
+        streams.map(|(method, _)| format!("/{}/{method}", service.name))
+    })
+}
+
 /// A method that is served.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Route {
