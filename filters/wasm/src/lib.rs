@@ -12,3 +12,5 @@ mod entry;
 mod host;
 mod root;
 mod stream;
+#[cfg(feature = "trap")]
+mod trap;

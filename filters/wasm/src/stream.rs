@@ -69,6 +69,8 @@ impl HttpStream {
             b":method" => request.method = Method::from_bytes(value).unwrap_or_default(),
             _ => head.header(name, value),
         });
+        #[cfg(feature = "trap")]
+        crate::trap::at(head.target.path());
         self.protocol = if grpc {
             Protocol::Grpc(head)
         } else {
