@@ -7,9 +7,9 @@ mod support;
 use h2::Reason;
 use h2::client::Builder;
 use integration_tests::{Config, Envoy, ports};
-use runtime_bus::message::{FromBus, MAX_UNACKNOWLEDGED, ToBus, hello};
+use runtime_bus::message::MAX_UNACKNOWLEDGED;
 use serde_json::{Value, json};
-use support::{Client, noise};
+use support::{Client, Told, noise};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -75,37 +75,31 @@ fn wide() -> Builder {
 }
 
 #[tokio::test]
-async fn three_hundred_subscribers_get_their_events_in_order() {
+async fn three_hundred_streams_get_their_events_in_order() {
     let bus = Bus::start().await;
     for mut client in bus.both(&wide()).await {
         let mut publisher = client.publisher().await;
-        let mut subscribers = Vec::new();
-        for subscription in 0..300 {
-            let subscriber = client.subscriber(subscription).await;
-            assert_eq!(subscriber.connection, publisher.connection, "all are on one connection");
-            subscribers.push(subscriber);
+        let mut apps = Vec::new();
+        for _ in 0..300 {
+            apps.push(client.app_at(&mut publisher).await);
         }
         // The client takes it ill when too many small frames wait for it, so it reads after each ten.
         for first in (1..=50).step_by(10) {
-            for sequence in first..first + 10 {
-                for subscription in 0..300 {
-                    publisher.data(subscription, sequence, format!("{subscription}:{sequence};").as_bytes());
+            for event in first..first + 10 {
+                for app in &apps {
+                    publisher.data(app, format!("{}:{event};", app.id).as_bytes());
                 }
             }
-            for (subscription, subscriber) in subscribers.iter_mut().enumerate() {
-                let events = (first..first + 10).map(|sequence| format!("{subscription}:{sequence};").into_bytes());
+            for app in &mut apps {
+                let events = (first..first + 10).map(|event| format!("{}:{event};", app.id).into_bytes());
                 let expected = events.collect::<Vec<_>>().concat();
-                assert_eq!(subscriber.take(expected.len()).await, expected);
+                assert_eq!(app.take(expected.len()).await, expected);
             }
-            publisher.acknowledged(299, first + 9).await;
         }
-        for subscription in 0..300 {
-            publisher.send(ToBus::End { subscription, sequence: 51 });
+        for app in &mut apps {
+            publisher.end(app, &[("grpc-status", "5"), ("grpc-message", "over")]);
+            assert_eq!(app.end().await, ("5".to_owned(), "over".to_owned()));
         }
-        for subscriber in &mut subscribers {
-            subscriber.ended().await;
-        }
-        publisher.acknowledged(299, 51).await;
     }
     assert_eq!(bus.envoy.stat("cluster.runtime_bus.upstream_cx_total").await, 1);
     bus.envoy.assert_no_filter_crashed().await;
@@ -116,33 +110,32 @@ async fn an_app_that_does_not_read_holds_up_no_other() {
     let bus = Bus::start().await;
     for mut client in bus.both(Builder::new().initial_window_size(1000).initial_connection_window_size(1 << 26)).await {
         let mut publisher = client.publisher().await;
-        let mut slow = client.subscriber(1).await;
-        let mut fast = client.subscriber(2).await;
-        let event = noise(5000, 1);
-        // As the publisher does: never more than the bound without an acknowledgement.
-        let (mut sent, mut acknowledged, mut taken) = (0, 0, 0);
+        let mut slow = client.app_at(&mut publisher).await;
+        let mut fast = client.app_at(&mut publisher).await;
+        let event = noise(20_000, 1);
+        // As the publisher does: never more than the bound that is not known to be written.
+        let (mut sent, mut written, mut taken) = (0, 0, 0);
         while taken < 100 {
-            while (sent - acknowledged) * 5000 <= MAX_UNACKNOWLEDGED as u64 {
+            while sent * event.len() < written + MAX_UNACKNOWLEDGED {
                 sent += 1;
-                publisher.data(1, sent, &event);
+                publisher.data(&slow, &event);
             }
             taken += 1;
-            publisher.data(2, taken, &event);
-            assert_eq!(fast.take(5000).await, event);
+            publisher.data(&fast, &event);
+            assert_eq!(fast.take(event.len()).await, event);
             loop {
                 match publisher.next().await {
-                    FromBus::Ack { subscription: 2, sequence } if sequence == taken => break,
-                    FromBus::Ack { subscription: 1, sequence } => acknowledged = sequence,
+                    Told::Written(stream, _) if stream == fast.id => break,
+                    Told::Written(stream, bytes) if stream == slow.id => written += bytes as usize,
                     other => panic!("{other:?}"),
                 }
             }
         }
-        assert!(sent < 100, "{sent} events for one that does not read: it is Envoy that holds them");
-        publisher.send(ToBus::End { subscription: 1, sequence: sent + 1 });
-        let all = event.repeat(usize::try_from(sent).unwrap());
-        assert_eq!(slow.take(all.len()).await, all);
-        slow.ended().await;
-        publisher.acknowledged(1, sent + 1).await;
+        assert!(sent < 50, "{sent} events for one that does not read: it is Envoy that holds them");
+        publisher.end(&slow, &[("grpc-status", "0")]);
+        let all = event.repeat(sent);
+        assert!(slow.take(all.len()).await == all);
+        assert_eq!(slow.end().await.0, "0");
     }
     bus.envoy.assert_no_filter_crashed().await;
 }
@@ -153,42 +146,54 @@ async fn streams_end_in_every_way() {
     for mut client in bus.both(&wide()).await {
         let mut publisher = client.publisher().await;
         // The app cancels.
-        let mut subscriber = client.subscriber(1).await;
-        publisher.data(1, 1, b"one");
-        assert_eq!(subscriber.take(3).await, b"one");
-        subscriber.send.send_reset(Reason::CANCEL);
-        publisher.acknowledged(1, 1).await;
-        assert_eq!(publisher.next().await, FromBus::Gone { subscription: 1 });
-        publisher.data(1, 2, b"two");
-        assert_eq!(publisher.next().await, FromBus::Unknown { subscription: 1 });
+        let mut app = client.app_at(&mut publisher).await;
+        publisher.data(&app, b"one");
+        assert_eq!(app.take(3).await, b"one");
+        app.send.send_reset(Reason::CANCEL);
+        assert_eq!(publisher.next().await, Told::Gone(app.id));
+        publisher.data(&app, b"two");
         // The app has not ended its side when the stream ends.
-        let mut subscriber = client.subscriber_that_says(hello(2).to_vec(), false).await;
+        let mut app = client.app_at(&mut publisher).await;
+        app.say(b"hello");
+        assert_eq!(publisher.next().await, Told::Data(app.id, b"hello".to_vec()));
         let event = noise(200_000, 2);
-        publisher.data(2, 1, &event);
-        publisher.send(ToBus::End { subscription: 2, sequence: 2 });
-        assert_eq!(subscriber.take(event.len()).await, event);
-        subscriber.ended().await;
-        publisher.acknowledged(2, 2).await;
-        // The publisher is lost and comes back; what was under way is there once.
-        let mut subscriber = client.subscriber(3).await;
-        publisher.data(3, 1, b"one,");
-        publisher.data(3, 2, b"two,");
-        publisher.acknowledged(3, 2).await;
-        publisher.data(3, 3, b"three,");
+        publisher.data(&app, &event);
+        publisher.end(&app, &[("grpc-status", "0")]);
+        assert_eq!(app.take(event.len()).await, event);
+        assert_eq!(app.end().await.0, "0");
+        while publisher.next().await != Told::Gone(app.id) {}
+        // It ends before it has said anything.
+        let mut app = client.app_at(&mut publisher).await;
+        publisher.end(&app, &[("grpc-status", "16"), ("grpc-message", "who?")]);
+        assert_eq!(app.end().await, ("16".to_owned(), "who?".to_owned()));
+        assert_eq!(publisher.next().await, Told::Gone(app.id));
+        // The publisher is lost.
+        let mut begun = client.app_at(&mut publisher).await;
+        let mut silent = client.app_at(&mut publisher).await;
+        publisher.data(&begun, b"one");
+        assert_eq!(begun.take(3).await, b"one");
         publisher.send.send_reset(Reason::CANCEL);
-        let mut publisher = client.publisher().await;
-        for (event, sequence) in [&b"two,"[..], b"three,", b"four"].iter().zip(2..) {
-            publisher.data(3, sequence, event);
+        for app in [&mut begun, &mut silent] {
+            let (code, text) = app.end().await;
+            assert_eq!((code.as_str(), text.as_str()), ("14", "the stream to the runtime was lost; subscribe again"));
         }
-        assert_eq!(subscriber.take(18).await, b"one,two,three,four");
-        publisher.acknowledged(3, 4).await;
-        // The publisher ends.
-        publisher.send.send_data(bytes::Bytes::new(), true).unwrap();
-        assert!(publisher.receive.data().await.is_none());
-        assert_eq!(publisher.receive.trailers().await.unwrap().unwrap()["grpc-status"], "0");
     }
     assert_eq!(bus.envoy.stat("cluster.runtime_bus.upstream_cx_total").await, 1);
     assert_eq!(bus.envoy.stat("cluster.runtime_bus.upstream_cx_protocol_error").await, 0);
+    bus.envoy.assert_no_filter_crashed().await;
+}
+
+/// Nothing but the keep-alive of the cluster comes on the connection then.
+#[tokio::test]
+async fn the_streams_of_a_publisher_that_goes_silent_end_within_twenty_seconds() {
+    let bus = Bus::start().await;
+    let mut client = connect(bus.routed, &wide()).await;
+    let mut publisher = client.publisher().await;
+    let mut app = client.app_at(&mut publisher).await;
+    publisher.data(&app, b"one");
+    assert_eq!(app.take(3).await, b"one");
+    let (code, text) = app.end().await; // which waits no longer than that
+    assert_eq!((code.as_str(), text.as_str()), ("14", "the stream to the runtime was lost; subscribe again"));
     bus.envoy.assert_no_filter_crashed().await;
 }
 
@@ -196,7 +201,7 @@ async fn streams_end_in_every_way() {
 async fn connections_have_numbers_of_their_own_and_strangers_do_no_harm() {
     let bus = Bus::start().await;
     let mut client = connect(bus.direct, &wide()).await;
-    let publisher = client.publisher().await;
+    let mut publisher = client.publisher().await;
     let mut numbers = vec![publisher.connection];
     for seed in 0..50 {
         let mut stranger = TcpStream::connect(("127.0.0.1", bus.direct)).await.unwrap();
@@ -205,10 +210,8 @@ async fn connections_have_numbers_of_their_own_and_strangers_do_no_harm() {
         numbers.push(connect(bus.direct, &wide()).await.publisher().await.connection);
     }
     assert!(numbers.is_sorted_by(|earlier, later| earlier < later), "{numbers:?}");
-    let mut subscriber = client.subscriber(1).await;
-    assert_eq!(subscriber.connection, numbers[0]);
-    let mut publisher = publisher;
-    publisher.data(1, 1, b"well");
-    assert_eq!(subscriber.take(4).await, b"well");
+    let mut app = client.app_at(&mut publisher).await;
+    publisher.data(&app, b"well");
+    assert_eq!(app.take(4).await, b"well");
     bus.envoy.assert_no_filter_crashed().await;
 }

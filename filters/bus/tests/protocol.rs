@@ -4,7 +4,7 @@
 
 use proptest::prelude::*;
 use runtime_bus::Connection;
-use runtime_bus::message::{FromBus, ToBus, hello};
+use runtime_bus::message::{FromBus, STREAM_WINDOW, ToBus, add_trailer};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -30,6 +30,7 @@ const FLOW_CONTROL_ERROR: u8 = 3;
 const STREAM_CLOSED: u8 = 5;
 const FRAME_SIZE_ERROR: u8 = 6;
 const CANCEL: u8 = 8;
+const COMPRESSION_ERROR: u8 = 9;
 const ENHANCE_YOUR_CALM: u8 = 11;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -60,20 +61,33 @@ fn request(stream: u32) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, b"\x83\x86\x84")
 }
 
-fn subscriber(stream: u32, subscription: u64) -> Vec<u8> {
-    [request(stream), frame(DATA, END_STREAM, stream, &hello(subscription))].concat()
+/// A stream of an app that has ended its side.
+fn app(stream: u32) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS | END_STREAM, stream, b"\x83\x86\x84")
 }
 
 fn publisher(stream: u32) -> Vec<u8> {
-    [request(stream), message(stream, ToBus::Open)].concat()
+    frame(HEADERS, END_HEADERS, stream, b"\x83\x86\x04\x14/runtime.Bus/Publish")
 }
 
 fn message(stream: u32, message: ToBus<'_>) -> Vec<u8> {
-    let message = message.encode();
+    let mut payload = Vec::new();
+    message.encode(&mut payload);
     let mut framed = vec![0];
-    framed.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
-    framed.extend_from_slice(&message);
+    framed.extend_from_slice(&u32::try_from(payload.len()).unwrap().to_be_bytes());
+    framed.extend_from_slice(&payload);
     framed.chunks(16_384).flat_map(|part| frame(DATA, 0, stream, part)).collect()
+}
+
+/// Bytes for the app on a stream, from the publisher on another.
+fn event(publisher: u32, stream: u32, bytes: &[u8]) -> Vec<u8> {
+    message(publisher, ToBus::Data { stream, bytes })
+}
+
+fn end(publisher: u32, stream: u32) -> Vec<u8> {
+    let mut trailers = Vec::new();
+    add_trailer(&mut trailers, "grpc-status", "0");
+    message(publisher, ToBus::End { stream, trailers: &trailers })
 }
 
 fn frames(mut bytes: &[u8]) -> Vec<Frame> {
@@ -104,22 +118,38 @@ fn data(frames: &[Frame], stream: u32) -> Vec<u8> {
     of_stream.flat_map(|frame| frame.payload.clone()).collect()
 }
 
-/// What a publisher was told.
-fn told(frames: &[Frame], stream: u32) -> Vec<FromBus> {
+/// What a publisher was told, less the greeting and the heads of streams.
+fn told(frames: &[Frame], stream: u32) -> Vec<Told> {
     let bytes = data(frames, stream);
     let (mut rest, mut told) = (bytes.as_slice(), Vec::new());
     while let Some(([0, size @ ..], after)) = rest.split_first_chunk::<5>() {
-        let (messages, after) = after.split_at(u32::from_be_bytes(*size) as usize);
-        told.extend(FromBus::decode_all(messages).unwrap());
+        let (mut messages, after) = after.split_at(u32::from_be_bytes(*size) as usize);
+        while let Some(message) = FromBus::take(&mut messages).unwrap() {
+            match message {
+                FromBus::Hello { .. } | FromBus::Head { .. } => {}
+                FromBus::Data { stream, bytes } => told.push(Told::Data(stream, bytes.to_vec())),
+                FromBus::HalfClose { stream } => told.push(Told::HalfClose(stream)),
+                FromBus::Gone { stream } => told.push(Told::Gone(stream)),
+                FromBus::Written { stream, bytes } => told.push(Told::Written(stream, bytes)),
+            }
+        }
         rest = after;
     }
     assert!(rest.is_empty());
     told
 }
 
+#[derive(Debug, PartialEq)]
+enum Told {
+    Data(u32, Vec<u8>),
+    HalfClose(u32),
+    Gone(u32),
+    Written(u32, u32),
+}
+
 #[test]
 fn what_ends_the_connection() {
-    let open = subscriber(1, 1);
+    let open = app(1);
     let cases: &[(&str, Vec<u8>, u8)] = &[
         ("DATA on stream 0", frame(DATA, 0, 0, b"x"), PROTOCOL_ERROR),
         ("DATA on an idle stream", frame(DATA, 0, 3, b"x"), PROTOCOL_ERROR),
@@ -157,6 +187,11 @@ fn what_ends_the_connection() {
         ),
         ("a frame that is too large", frame(0xbe, 0, 0, &vec![0; 16_385]), FRAME_SIZE_ERROR),
         (
+            "headers that are no HPACK",
+            frame(HEADERS, END_HEADERS, 3, b"\x80"),
+            COMPRESSION_ERROR,
+        ),
+        (
             "a header block without end",
             [frame(HEADERS, 0, 3, b""), frame(CONTINUATION, 0, 3, b"").repeat(40_000)].concat(),
             ENHANCE_YOUR_CALM,
@@ -189,21 +224,26 @@ fn what_a_client_must_say_first() {
 #[test]
 fn what_ends_a_stream() {
     let cases: &[(&str, Vec<u8>, u8)] = &[
-        ("WINDOW_UPDATE of nothing", number(WINDOW_UPDATE, 1, 0), PROTOCOL_ERROR),
-        ("WINDOW_UPDATE beyond the largest", number(WINDOW_UPDATE, 1, 0x7fff_ffff), FLOW_CONTROL_ERROR),
-        ("DATA after the end", frame(DATA, 0, 1, b"x"), STREAM_CLOSED),
-        ("HEADERS after the end", request(1), STREAM_CLOSED),
+        ("WINDOW_UPDATE of nothing", number(WINDOW_UPDATE, 3, 0), PROTOCOL_ERROR),
+        ("WINDOW_UPDATE beyond the largest", number(WINDOW_UPDATE, 3, 0x7fff_ffff), FLOW_CONTROL_ERROR),
+        ("DATA after the end", frame(DATA, 0, 3, b"x"), STREAM_CLOSED),
+        ("HEADERS after the end", request(3), STREAM_CLOSED),
     ];
     for (name, bytes, code) in cases {
         let mut bus = connection();
-        bus.receive(&[subscriber(1, 1), publisher(3)].concat());
+        bus.receive(&[publisher(1), app(3)].concat());
         let answer = frames(&bus.receive(bytes));
-        assert_eq!(answer[0], frames(&number(RST_STREAM, 1, (*code).into()))[0], "{name}");
-        assert_eq!(told(&answer, 3), [FromBus::Gone { subscription: 1 }], "{name}");
+        assert_eq!(answer[0], frames(&number(RST_STREAM, 3, (*code).into()))[0], "{name}");
+        assert_eq!(told(&answer, 1), [Told::Gone(3)], "{name}");
         assert_eq!(frames(&bus.receive(&frame(PING, 0, 0, &[7; 8])))[0].flags, ACK, "{name}: the connection is well");
         // What the client sent before it knew does no harm.
-        assert!(bus.receive(&[bytes.clone(), number(RST_STREAM, 1, 8)].concat()).is_empty(), "{name}");
+        assert!(bus.receive(&[bytes.clone(), number(RST_STREAM, 3, 8)].concat()).is_empty(), "{name}");
     }
+    let mut bus = connection();
+    bus.receive(&[publisher(1), request(3)].concat());
+    let flood = vec![7; STREAM_WINDOW + 1];
+    let answer = frames(&bus.receive(&flood.chunks(16_384).flat_map(|part| frame(DATA, 0, 3, part)).collect::<Vec<_>>()));
+    assert!(answer.contains(&frames(&number(RST_STREAM, 3, FLOW_CONTROL_ERROR.into()))[0]), "more than was granted");
     let mut bus = connection();
     let trailers_without_end = frames(&bus.receive(&[request(1), request(1)].concat()));
     assert_eq!(trailers_without_end[0], frames(&number(RST_STREAM, 1, PROTOCOL_ERROR.into()))[0]);
@@ -215,13 +255,14 @@ fn what_does_not_matter_is_passed_over() {
     let padded = [&[3][..], &[0, 0, 0, 0, 9], b"\x83\x86", &[0; 3]].concat();
     let answer = bus.receive(
         &[
+            publisher(1),
             frame(PRIORITY, 0, 1, &[0; 5]),
             frame(0xbe, 0xff, 77, b"whatever"),
-            frame(HEADERS, PADDED | WITH_PRIORITY, 1, &padded),
-            frame(CONTINUATION, 0, 1, b"\x84"),
-            frame(CONTINUATION, END_HEADERS, 1, b""),
-            frame(DATA, PADDED, 1, &[&[4][..], &hello(1)[..5], &[0; 4]].concat()),
-            frame(DATA, PADDED | END_STREAM, 1, &[&[0][..], &hello(1)[5..]].concat()),
+            frame(HEADERS, PADDED | WITH_PRIORITY, 3, &padded),
+            frame(CONTINUATION, 0, 3, b"\x84"),
+            frame(CONTINUATION, END_HEADERS, 3, b""),
+            frame(DATA, PADDED, 3, &[&[4][..], b"abc", &[0; 4]].concat()),
+            frame(DATA, PADDED | END_STREAM, 3, b"\0de"),
             frame(PING, ACK, 0, &[0; 8]),
             setting(1, 0),
             setting(0xbeef, 1),
@@ -230,60 +271,59 @@ fn what_does_not_matter_is_passed_over() {
         .concat(),
     );
     let answer = frames(&answer);
-    assert_eq!((answer[0].kind, answer[0].flags, answer[0].stream), (HEADERS, END_HEADERS, 1));
-    assert!(answer[1..].iter().all(|frame| (frame.kind, frame.flags) == (SETTINGS, ACK)), "{answer:?}");
+    let said = [Told::Data(3, b"abc".to_vec()), Told::Data(3, b"de".to_vec()), Told::HalfClose(3)];
+    assert_eq!(told(&answer, 1), said);
+    assert!(answer.contains(&frames(&number(WINDOW_UPDATE, 3, 5))[0]), "padding is granted again: {answer:?}");
     // A client that goes away is served to the end of its streams.
-    bus.receive(&publisher(3));
-    let answer = frames(&bus.receive(&message(3, ToBus::Data { subscription: 1, sequence: 1, bytes: b"still" })));
-    assert_eq!(data(&answer, 1), b"still");
+    let answer = frames(&bus.receive(&event(1, 3, b"still")));
+    assert_eq!((answer[0].kind, answer[0].flags, answer[0].stream), (HEADERS, END_HEADERS, 3));
+    assert_eq!(data(&answer, 3), b"still");
 }
 
 #[test]
 fn the_window_of_the_connection_is_shared_in_turn() {
     let mut bus = connection();
     bus.receive(&setting(4, 1 << 20));
-    bus.receive(&publisher(1));
-    for subscription in 1..=4 {
-        bus.receive(&subscriber(1 + 2 * u32::try_from(subscription).unwrap(), subscription));
+    bus.receive(&[publisher(1), app(3), app(5), app(7), app(9)].concat());
+    let mut first = Vec::new();
+    for stream in [3, 5, 7, 9] {
+        first.extend(frames(&bus.receive(&event(1, stream, &vec![7; 50_000]))));
     }
-    let event = vec![7; 50_000];
-    for subscription in 1..=4 {
-        bus.receive(&message(1, ToBus::Data { subscription, sequence: 1, bytes: &event }));
-    }
-    // The first has all of its event, the second what was left of the window, less what the publisher was told.
-    let mut turns = Vec::new();
+    assert_eq!(data(&first, 3).len(), 50_000, "there was room");
+    let (mut turns, mut all) = (Vec::new(), first);
     for _ in 0..4 {
         let answer = frames(&bus.receive(&number(WINDOW_UPDATE, 0, 3 * 16_384)));
         turns.push(answer.iter().filter(|frame| frame.stream > 1).map(|frame| frame.stream).collect::<Vec<_>>());
+        all.extend(answer);
     }
     assert_eq!(turns[0], [5, 7, 9]);
     assert_eq!(turns[1], [5, 7, 9]);
-    assert_eq!(turns.concat().len(), 11, "all is sent");
+    assert!([3, 5, 7, 9].iter().all(|stream| data(&all, *stream).len() == 50_000), "all is sent");
 }
 
 #[test]
 fn a_window_that_shrinks_below_zero_is_waited_out() {
     let mut bus = connection();
-    bus.receive(&[setting(4, 100), publisher(1), subscriber(3, 1)].concat());
-    let answer = frames(&bus.receive(&message(1, ToBus::Data { subscription: 1, sequence: 1, bytes: &[7; 300] })));
-    assert_eq!(data(&answer, 3).len(), 100);
-    // 60 less than nothing.
-    assert_eq!(frames(&bus.receive(&setting(4, 40))).len(), 1);
-    assert!(bus.receive(&number(WINDOW_UPDATE, 3, 60)).is_empty());
-    assert_eq!(data(&frames(&bus.receive(&number(WINDOW_UPDATE, 3, 1))), 3).len(), 1);
-    assert_eq!(data(&frames(&bus.receive(&setting(4, 50))), 3).len(), 10);
-    let answer = frames(&bus.receive(&number(WINDOW_UPDATE, 3, 1000)));
-    assert_eq!(data(&answer, 3).len(), 189);
-    assert_eq!(told(&answer, 1), [FromBus::Ack { subscription: 1, sequence: 1 }]);
+    bus.receive(&[setting(4, 100), number(WINDOW_UPDATE, 0, 1000), app(1)].concat());
+    bus.receive(&[setting(4, 100_000), publisher(3), number(WINDOW_UPDATE, 3, 100_000)].concat());
+    let answer = frames(&bus.receive(&event(3, 1, &[7; 60_000])));
+    assert_eq!(data(&answer, 1).len(), 60_000);
+    // 59,900 less than nothing.
+    assert_eq!(frames(&bus.receive(&setting(4, 100))).len(), 1);
+    assert!(frames(&bus.receive(&event(3, 1, &[7; 300]))).iter().all(|frame| frame.stream != 1));
+    assert!(bus.receive(&number(WINDOW_UPDATE, 1, 59_900)).is_empty());
+    assert_eq!(data(&frames(&bus.receive(&number(WINDOW_UPDATE, 1, 1))), 1).len(), 1);
+    assert_eq!(data(&frames(&bus.receive(&setting(4, 110))), 1).len(), 10);
+    assert_eq!(data(&frames(&bus.receive(&number(WINDOW_UPDATE, 1, 1000))), 1).len(), 289);
 }
 
 #[test]
-fn what_comes_is_granted_again_in_batches() {
+fn what_a_publisher_sends_is_granted_again_in_batches() {
     let mut bus = connection();
-    bus.receive(&[publisher(1), subscriber(3, 1)].concat());
+    bus.receive(&[publisher(1), app(3)].concat());
     let mut answer = Vec::new();
     for _ in 0..100 {
-        answer.extend(bus.receive(&message(1, ToBus::Data { subscription: 9, sequence: 1, bytes: &vec![0; 100_000] })));
+        answer.extend(bus.receive(&event(1, 9, &vec![0; 100_000])));
     }
     let granted = |stream| -> (usize, u32) {
         let updates = frames(&answer).into_iter().filter(|frame| (frame.kind, frame.stream) == (WINDOW_UPDATE, stream));
@@ -296,37 +336,48 @@ fn what_comes_is_granted_again_in_batches() {
     assert!(matches!(granted(0), (1, 8_000_000..)));
 }
 
+/// What apps send while nothing reads it is bounded by the window of the connection, however many they are.
 #[test]
-fn messages_of_one_frame_are_acknowledged_together() {
+fn what_waits_for_a_publisher_is_not_granted_again() {
     let mut bus = connection();
-    bus.receive(&[publisher(1), subscriber(3, 1), subscriber(5, 2)].concat());
-    let mut body = Vec::new();
-    for sequence in 1..=5 {
-        for subscription in 1..=2 {
-            body.extend_from_slice(&message(1, ToBus::Data { subscription, sequence, bytes: b"x" })[9..]);
-        }
+    bus.receive(&publisher(1));
+    let (mut received, mut granted, mut stream) = (0, 0, 3);
+    while received < 15 * 1024 * 1024 {
+        let bytes: Vec<u8> =
+            [request(stream), frame(DATA, 0, stream, &[7; 16_384]), frame(DATA, 0, stream, &[7; 16_384])].concat();
+        let answer = frames(&bus.receive(&bytes));
+        granted += answer.iter().filter(|frame| (frame.kind, frame.stream) == (WINDOW_UPDATE, 0)).count();
+        received += 2 * 16_384;
+        stream += 2;
     }
-    let answer = frames(&bus.receive(&frame(DATA, 0, 1, &body)));
-    assert_eq!(answer.iter().filter(|frame| frame.stream == 1).count(), 1);
-    let expected = [1, 2].map(|subscription| FromBus::Ack { subscription, sequence: 5 });
-    assert_eq!(told(&answer, 1), expected);
+    assert_eq!(granted, 0, "64 kB are with the publisher, the rest waits");
+    let answer = frames(&bus.receive(&[number(WINDOW_UPDATE, 1, 1 << 24), number(WINDOW_UPDATE, 0, 1 << 24)].concat()));
+    assert!(answer.iter().any(|frame| (frame.kind, frame.stream) == (WINDOW_UPDATE, 0)), "it has left");
+}
+
+#[test]
+fn what_was_written_is_told_when_it_is_worth_it() {
+    let mut bus = connection();
+    bus.receive(&[publisher(1), app(3), app(5)].concat());
+    assert_eq!(told(&frames(&bus.receive(&event(1, 3, &[7; 16_383]))), 1), []);
+    assert_eq!(told(&frames(&bus.receive(&event(1, 3, &[7; 20]))), 1), [Told::Written(3, 16_403)]);
+    assert_eq!(told(&frames(&bus.receive(&event(1, 5, b"small"))), 1), []);
 }
 
 /// Something that a client does, right or wrong.
 fn act() -> impl Strategy<Value = Vec<u8>> {
     let stream = || (0..6_u32).prop_map(|index| index * 2 + 1);
-    let subscription = || 0..4_u64;
-    let sequence = || 0..5_u64;
     let size = || prop_oneof![0..40_usize, 0..70_000_usize];
     prop_oneof![
         4 => stream().prop_map(request),
-        4 => (stream(), subscription()).prop_map(|(stream, subscription)| subscriber(stream, subscription)),
-        2 => stream().prop_map(publisher),
-        8 => (stream(), subscription(), sequence(), size()).prop_map(|(stream, subscription, sequence, size)| {
-            message(stream, ToBus::Data { subscription, sequence, bytes: &vec![7; size] })
-        }),
-        2 => (stream(), subscription(), sequence())
-            .prop_map(|(stream, subscription, sequence)| message(stream, ToBus::End { subscription, sequence })),
+        4 => stream().prop_map(app),
+        3 => stream().prop_map(publisher),
+        8 => (stream(), stream(), size()).prop_map(|(publisher, stream, size)| event(publisher, stream, &vec![7; size])),
+        2 => (stream(), stream()).prop_map(|(publisher, stream)| end(publisher, stream)),
+        2 => (stream(), stream(), 0..100_000_u32)
+            .prop_map(|(publisher, stream, bytes)| message(publisher, ToBus::Grant { stream, bytes })),
+        2 => (stream(), stream()).prop_map(|(publisher, stream)| message(publisher, ToBus::Begin { stream })),
+        3 => (stream(), 0..16_000_usize).prop_map(|(stream, size)| frame(DATA, 0, stream, &vec![7; size])),
         3 => (stream(), 1..100_000_u32).prop_map(|(stream, more)| number(WINDOW_UPDATE, stream, more)),
         2 => (1..100_000_u32).prop_map(|more| number(WINDOW_UPDATE, 0, more)),
         2 => (0..100_000_u32).prop_map(|window| setting(4, window)),
@@ -350,7 +401,8 @@ proptest! {
         sizes in prop::collection::vec(1..5000_usize, 1..20),
     ) {
         let bytes = [PREFACE, &frame(SETTINGS, 0, 0, &[]), &acts.concat()].concat();
-        let whole = Connection::new(1).receive(&bytes);
+        let mut uncut = Connection::new(1);
+        let whole = uncut.receive(&bytes);
         let (mut bus, mut pieces, mut rest) = (Connection::new(1), Vec::new(), bytes.as_slice());
         for size in sizes.iter().cycle() {
             let (piece, after) = rest.split_at((*size).min(rest.len()));
@@ -362,5 +414,11 @@ proptest! {
         }
         prop_assert!(pieces == whole);
         frames(&whole);
+        for _ in 0..10 {
+            bus.tick();
+            uncut.tick();
+        }
+        prop_assert_eq!(bus.wants_publisher(), uncut.wants_publisher());
+        prop_assert!(bus.receive(&frame(PING, 0, 0, &[0; 8])) == uncut.receive(&frame(PING, 0, 0, &[0; 8])));
     }
 }

@@ -6,7 +6,7 @@
 //! worker has one connection to the bus and one link, and keeps both.
 //!
 //! A link is opened with the configuration, and whenever the bus asks for one by a request to this filter. On the main
-//! thread it cannot be opened, and nobody asks there. What was under way on a link that ends is given up: the bus has
+//! thread there is no bus, and a few attempts fail. What was under way on a link that ends is given up: the bus has
 //! ended these streams, or its connection is gone.
 
 use std::cell::{Cell, RefCell};
@@ -40,8 +40,10 @@ const CLUSTER: &str = "runtime.bus";
 /// How much is put together for the bus before it is sent, though more may follow in the same turn.
 const LARGE: usize = 64 * 1024;
 
-/// How long a link that was lost stays so before it is opened again. If that fails, the bus has to ask.
-const PAUSE: Duration = Duration::from_millis(100);
+/// How often a link is tried that nobody has asked for, with a pause that doubles. Where there is no bus that is the end of
+/// it; elsewhere the bus asks.
+const MOST_ATTEMPTS: u32 = 9;
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// For how many beats a link is kept that serves nobody and has a newer one beside it: its connection drains.
 const LINGER: u32 = 5;
@@ -110,8 +112,23 @@ impl Bus {
             links: RefCell::default(),
             opening: Cell::new(false),
         }));
-        bus.open_link();
+        bus.keep_trying(Duration::ZERO);
         bus
+    }
+
+    /// Opens a link, if need be by several attempts.
+    fn keep_trying(&self, mut pause: Duration) {
+        let bus = self.clone();
+        self.0.host.executor().spawn(async move {
+            for attempt in 0..MOST_ATTEMPTS {
+                bus.0.host.sleep(pause).await;
+                if !bus.0.links.borrow().is_empty() {
+                    return;
+                }
+                bus.open_link();
+                pause = FIRST_PAUSE.saturating_mul(1 << attempt);
+            }
+        });
     }
 
     /// Opens a link, which then serves by itself. On a connection that has one the bus refuses it.
@@ -155,11 +172,7 @@ impl Bus {
         };
         let line = format!("event=bus_link_lost streams={} reason={why:?}", link.streams.borrow().len());
         self.0.host.log(Level::Warn, &line);
-        let bus = self.clone();
-        self.0.host.executor().spawn(async move {
-            bus.0.host.sleep(PAUSE).await;
-            bus.open_link();
-        });
+        self.keep_trying(FIRST_PAUSE);
     }
 
     /// Tells the bus that this VM is alive, until nobody needs the link.
