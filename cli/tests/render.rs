@@ -227,7 +227,7 @@ fn listeners_may_be_sockets_or_off() {
     );
     // The filters are written once, with the first listener.
     assert_eq!(text.matches("http_filters: &filters").count(), 1);
-    assert_eq!(text.matches("http_filters: *filters").count(), 1);
+    assert_eq!(text.matches("http_filters: *filters").count(), 2, "of the other listener and of the one within Envoy");
 }
 
 #[test]
@@ -273,7 +273,7 @@ components:
     );
     let (_, clusters) = text.split_once("  clusters:\n").unwrap();
     let names: Vec<&str> = clusters.lines().filter_map(|line| line.strip_prefix("  - name: ")).collect();
-    assert_eq!(names, ["runtime.state.named", "runtime.state.by.address", "runtime.bus"]);
+    assert_eq!(names, ["runtime.state.named", "runtime.state.by.address", "runtime.bus", "runtime.wake"]);
     assert!(clusters.contains("socket_address: {address: redis.shop, port_value: 6379}"), "{clusters}");
     assert!(clusters.contains("alt_stat_name: runtime_state_by_address\n    type: STATIC\n"), "{clusters}");
     assert!(clusters.contains("filename: /modules/tunnel.wasm"));

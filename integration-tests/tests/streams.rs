@@ -10,7 +10,8 @@ use envoy_runtime_proto::grpc::reflection::v1::ServerReflectionRequest;
 use envoy_runtime_proto::grpc::reflection::v1::server_reflection_client::ServerReflectionClient;
 use envoy_runtime_proto::grpc::reflection::v1::server_reflection_request::MessageRequest;
 use futures::channel::mpsc;
-use integration_tests::{Config, Envoy, installed};
+use integration_tests::{Client, Config, Configuration, Dialect, Envoy, installed, ports};
+use serde_json::Value;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
@@ -79,6 +80,52 @@ async fn a_stream_without_a_message_is_answered_with_a_status() {
     let nothing = futures::stream::empty::<ServerReflectionRequest>();
     let mut responses = reflection.server_reflection_info(nothing).await.unwrap().into_inner();
     assert!(responses.message().await.unwrap().is_none());
+}
+
+/// Two listeners with filters of their own on one worker, as an Envoy that serves two apps has them.
+#[tokio::test]
+async fn a_stream_is_served_by_the_configuration_of_its_listener() {
+    let port = ports::free_port();
+    let config = Config::new("app").component("firststore", "configuration.in-memory", &[]);
+    let envoy = Envoy::start(config.change_bootstrap(move |bootstrap, _| {
+        let listeners = bootstrap["static_resources"]["listeners"].as_array_mut().unwrap();
+        let first = listeners.iter().find(|listener| listener["name"] == "dapr_grpc").unwrap();
+        let filter = "/filter_chains/0/filters/0/typed_config/http_filters/0/typed_config/config/name";
+        let name = first.pointer(filter).and_then(Value::as_str).unwrap();
+        let text = first.to_string().replace(name, "runtime-other").replace("firststore", "secondstore");
+        let mut second: Value = serde_json::from_str(&text).unwrap();
+        second["name"] = "second".into();
+        second["address"]["socket_address"]["port_value"] = port.into();
+        listeners.push(second);
+    }))
+    .await;
+    let first = envoy.client(Dialect::Dapr).await;
+    let second = Client::connect(port, Dialect::Dapr).await;
+    for _ in 0..3 {
+        for (client, own, others) in [(&first, "firststore", "secondstore"), (&second, "secondstore", "firststore")] {
+            let mut stream = Configuration::new(client.clone(), own, "").stream(&[]).await.unwrap();
+            assert!(!stream.message().await.unwrap().unwrap().id.is_empty());
+            let refused = Configuration::new(client.clone(), others, "").stream(&[]).await.unwrap_err();
+            assert_ne!(refused.code(), Code::Unavailable, "{refused}");
+            assert!(refused.message().contains(others), "{refused}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_no_route_leads_to_the_bus_is_told_why() {
+    let config = Config::new("app").change_bootstrap(|bootstrap, _| {
+        for listener in bootstrap["static_resources"]["listeners"].as_array_mut().unwrap() {
+            let routes = "/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0/routes";
+            if let Some(routes) = listener.pointer_mut(routes).and_then(Value::as_array_mut) {
+                routes.retain(|route| route["match"]["path"].is_null());
+            }
+        }
+    });
+    let envoy = Envoy::start(config).await;
+    let status = health(&envoy).await.watch(HealthCheckRequest::default()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented, "{status}");
+    assert!(status.message().contains("render Envoy's configuration again"), "{status}");
 }
 
 #[tokio::test]

@@ -326,7 +326,7 @@ async fn a_stream_that_nobody_takes_up_ends_unavailable() {
     let mut app = client.app().await;
     app.say(b"hello?");
     ticks(&mut client, &tick, 1).await;
-    ticks(&mut client, &tick, 6).await;
+    ticks(&mut client, &tick, 7).await;
     assert_eq!(app.end().await, status(("14", "the runtime filter did not take up the stream in time; subscribe again")));
 }
 

@@ -181,6 +181,9 @@ mod tests {
             }
         }
         assert!(Route::of((DAPR.service, "LockKeepAlive")).is_none());
+        let paths: Vec<_> = streaming_paths().collect();
+        assert_eq!(paths.len(), 6);
+        assert!(paths.contains(&"/spec.proto.runtime.v1.Runtime/SubscribeConfiguration".to_owned()), "{paths:?}");
         assert!(Route::of(("unknown", "GetState")).is_none());
     }
 }
