@@ -90,9 +90,9 @@ async fn a_stream_is_served_by_the_configuration_of_its_listener() {
     let envoy = Envoy::start(config.change_bootstrap(move |bootstrap, _| {
         let listeners = bootstrap["static_resources"]["listeners"].as_array_mut().unwrap();
         let first = listeners.iter().find(|listener| listener["name"] == "dapr_grpc").unwrap();
-        let filter = "/filter_chains/0/filters/0/typed_config/http_filters/0/typed_config/config/name";
-        let name = first.pointer(filter).and_then(Value::as_str).unwrap();
-        let text = first.to_string().replace(name, "runtime-other").replace("firststore", "secondstore");
+        let filter = "/filter_chains/0/filters/0/typed_config/http_filters/0/typed_config/config/root_id";
+        let id = first.pointer(filter).and_then(Value::as_str).unwrap();
+        let text = first.to_string().replace(id, "runtime-other").replace("firststore", "secondstore");
         let mut second: Value = serde_json::from_str(&text).unwrap();
         second["name"] = "second".into();
         second["address"]["socket_address"]["port_value"] = port.into();

@@ -91,18 +91,18 @@ pub fn api_listeners(config: &Config) -> [(&'static str, &Listen); 3] {
 }
 
 fn listeners(config: &Config, document: &Value, machine: Machine<'_>) -> Result<String, Failure> {
-    let name = format!("runtime-{:016x}", fingerprint(document));
+    let root_id = format!("runtime-{:016x}", fingerprint(document));
     let mut filters = fill(
         FILTERS,
         &[
-            ("name", Part::Value(json!(name))),
+            ("root_id", Part::Value(json!(root_id))),
             ("module", module(machine, filters::runtime(config))),
             ("environment", Part::Block(environment(document)?)),
             ("configuration", Part::Block(template::json(document))),
         ],
     )?;
     let buffer = LEAST_BUFFER.max(config.limits.max_request_bytes.saturating_add(BESIDES_MESSAGE));
-    let mut streams = streams(&name)?;
+    let mut streams = streams(&root_id)?;
     let mut text = String::new();
     let mut listener = LISTENER.to_owned();
     for (name, listen) in api_listeners(config) {
@@ -128,12 +128,12 @@ fn listeners(config: &Config, document: &Value, machine: Machine<'_>) -> Result<
     Ok(format!("listeners:\n{text}"))
 }
 
-/// The routes of streams, whose filter has this name.
-fn streams(name: &str) -> Result<String, Failure> {
+/// The routes of streams, for the filter with this id.
+fn streams(root_id: &str) -> Result<String, Failure> {
     let mut text = STREAMS.to_owned();
     let mut stream = STREAM.to_owned();
     for path in streaming_paths() {
-        text += &fill(&stream, &[("path", Part::Value(json!(path))), ("configuration", Part::Value(json!(name)))])?;
+        text += &fill(&stream, &[("path", Part::Value(json!(path))), ("configuration", Part::Value(json!(root_id)))])?;
         stream = without_comments(STREAM);
     }
     Ok(text)

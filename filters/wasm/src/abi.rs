@@ -174,9 +174,9 @@ pub(crate) fn log(level: u32, line: &str) {
     unsafe { host::proxy_log(level, line.as_ptr(), line.len()) };
 }
 
-/// The name of the filter in Envoy's configuration; each configuration has its own.
-pub(crate) fn plugin_name() -> String {
-    let (path, mut data, mut size) = ("plugin_name", null_mut(), 0);
+/// The `root_id` of the filter in Envoy's configuration; each configuration has its own.
+pub(crate) fn root_id() -> String {
+    let (path, mut data, mut size) = ("plugin_root_id", null_mut(), 0);
     // SAFETY: the path lives through the call, and the pointers are to locals that do.
     let status = unsafe { host::proxy_get_property(path.as_ptr(), path.len(), &raw mut data, &raw mut size) };
     String::from_utf8_lossy(&taken(status, data, size).unwrap_or_default()).into_owned()

@@ -112,21 +112,23 @@ impl Bus {
             links: RefCell::default(),
             opening: Cell::new(false),
         }));
-        bus.keep_trying(Duration::ZERO);
+        bus.keep_trying();
         bus
     }
 
-    /// Opens a link, if need be by several attempts.
-    fn keep_trying(&self, mut pause: Duration) {
+    /// Opens a link, if need be by several attempts. Not at once: while a configuration is loaded a worker has no bus yet,
+    /// and Envoy crashes when a stream to it is opened.
+    fn keep_trying(&self) {
         let bus = self.clone();
+        let mut pause = FIRST_PAUSE;
         self.0.host.executor().spawn(async move {
-            for attempt in 0..MOST_ATTEMPTS {
+            for _ in 0..MOST_ATTEMPTS {
                 bus.0.host.sleep(pause).await;
                 if !bus.0.links.borrow().is_empty() {
                     return;
                 }
                 bus.open_link();
-                pause = FIRST_PAUSE.saturating_mul(1 << attempt);
+                pause = pause.saturating_mul(2);
             }
         });
     }
@@ -172,7 +174,7 @@ impl Bus {
         };
         let line = format!("event=bus_link_lost streams={} reason={why:?}", link.streams.borrow().len());
         self.0.host.log(Level::Warn, &line);
-        self.keep_trying(FIRST_PAUSE);
+        self.keep_trying();
     }
 
     /// Tells the bus that this VM is alive, until nobody needs the link.

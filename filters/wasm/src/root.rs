@@ -35,7 +35,7 @@ impl Root {
         }
         let Some(config) = config else { return false };
         let runtime = Rc::new(Runtime::new(Rc::new(self.host.clone()), config));
-        self.bus = Some(Bus::new(self.host.clone(), Rc::clone(&runtime), abi::plugin_name()));
+        self.bus = Some(Bus::new(self.host.clone(), Rc::clone(&runtime), abi::root_id()));
         self.runtime = Some(runtime);
         self.host.run();
         true
