@@ -112,6 +112,10 @@ async fn an_app_that_does_not_read_holds_up_no_other() {
         let mut publisher = client.publisher().await;
         let mut slow = client.app_at(&mut publisher).await;
         let mut fast = client.app_at(&mut publisher).await;
+        for app in [&mut slow, &mut fast] {
+            app.half_close();
+            assert_eq!(publisher.next().await, Told::HalfClose(app.id));
+        }
         let event = noise(20_000, 1);
         // As the publisher does: never more than the bound that is not known to be written.
         let (mut sent, mut written, mut taken) = (0, 0, 0);
