@@ -144,7 +144,8 @@ async fn a_cluster_of_the_user_s_own() {
     let config = Config::new("orders").component_document(component).change_bootstrap(|bootstrap, _| {
         let clusters = bootstrap["static_resources"]["clusters"].as_array_mut().expect("the bootstrap has clusters");
         // The bus is always there.
-        let stores = clusters.iter().filter(|cluster| cluster["name"] != "runtime.bus" && cluster["name"] != "runtime.wake");
+        let stores =
+            clusters.iter().filter(|cluster| cluster["name"] != "runtime.bus" && cluster["name"] != "runtime.wake");
         assert_eq!(stores.count(), 1, "no cluster is rendered where there is one");
         // As the one that is rendered for another component, but by another name and address.
         let mut own = clusters[0].clone();

@@ -338,7 +338,8 @@ mod tests {
 
     #[test]
     fn what_is_no_block() {
-        for wrong in ["80", "be", "ff ff ff ff ff", "41", "40 05 61", "3f e2 1f", "00 81 00 00", "00 84 ff ff ff ff 00"] {
+        for wrong in ["80", "be", "ff ff ff ff ff", "41", "40 05 61", "3f e2 1f", "00 81 00 00", "00 84 ff ff ff ff 00"]
+        {
             assert_eq!(decode(&mut Decoder::new(), &bytes(wrong)), Err(Code::Compression), "{wrong}");
         }
         let bomb = [&bytes("40 01 61 7f a1 1e")[..], &[b'x'; 4000], &[0xbe; 100]].concat();

@@ -68,9 +68,12 @@ async fn a_stream_is_served_from_its_head_to_its_trailers() {
         let stream = response.stream_id().as_u32();
         let Told::Head(head, headers) = publisher.next().await else { panic!("the head is first") };
         assert_eq!(head, stream);
-        for (name, value) in
-            [(":method", "POST"), (":path", "/a.Service/Stream"), ("grpc-timeout", "5S"), ("x-round", &round.to_string())]
-        {
+        for (name, value) in [
+            (":method", "POST"),
+            (":path", "/a.Service/Stream"),
+            ("grpc-timeout", "5S"),
+            ("x-round", &round.to_string()),
+        ] {
             assert!(headers.contains(&(name.to_owned(), value.to_owned())), "{name} is {value}: {headers:?}");
         }
         send.send_data(Bytes::from_static(b"ask"), false).unwrap();
@@ -327,7 +330,10 @@ async fn a_stream_that_nobody_takes_up_ends_unavailable() {
     app.say(b"hello?");
     ticks(&mut client, &tick, 1).await;
     ticks(&mut client, &tick, 7).await;
-    assert_eq!(app.end().await, status(("14", "the runtime filter did not take up the stream in time; subscribe again")));
+    assert_eq!(
+        app.end().await,
+        status(("14", "the runtime filter did not take up the stream in time; subscribe again"))
+    );
 }
 
 #[tokio::test]

@@ -186,11 +186,7 @@ fn what_ends_the_connection() {
             PROTOCOL_ERROR,
         ),
         ("a frame that is too large", frame(0xbe, 0, 0, &vec![0; 16_385]), FRAME_SIZE_ERROR),
-        (
-            "headers that are no HPACK",
-            frame(HEADERS, END_HEADERS, 3, b"\x80"),
-            COMPRESSION_ERROR,
-        ),
+        ("headers that are no HPACK", frame(HEADERS, END_HEADERS, 3, b"\x80"), COMPRESSION_ERROR),
         (
             "a header block without end",
             [frame(HEADERS, 0, 3, b""), frame(CONTINUATION, 0, 3, b"").repeat(40_000)].concat(),
@@ -242,7 +238,8 @@ fn what_ends_a_stream() {
     let mut bus = connection();
     bus.receive(&[publisher(1), request(3)].concat());
     let flood = vec![7; STREAM_WINDOW + 1];
-    let answer = frames(&bus.receive(&flood.chunks(16_384).flat_map(|part| frame(DATA, 0, 3, part)).collect::<Vec<_>>()));
+    let answer =
+        frames(&bus.receive(&flood.chunks(16_384).flat_map(|part| frame(DATA, 0, 3, part)).collect::<Vec<_>>()));
     assert!(answer.contains(&frames(&number(RST_STREAM, 3, FLOW_CONTROL_ERROR.into()))[0]), "more than was granted");
     let mut bus = connection();
     let trailers_without_end = frames(&bus.receive(&[request(1), request(1)].concat()));

@@ -235,7 +235,9 @@ extern "C" fn proxy_on_new_connection(context: u32) -> u32 {
 extern "C" fn proxy_on_downstream_data(context: u32, size: usize, _end_of_stream: u32) -> u32 {
     let Some(bytes) = buffer(DOWNSTREAM_DATA, size) else { return CONTINUE };
     let mut connections = CONNECTIONS.0.borrow_mut();
-    let Some((_, _, connection)) = connections.iter_mut().find(|(open, _, _)| *open == context) else { return CONTINUE };
+    let Some((_, _, connection)) = connections.iter_mut().find(|(open, _, _)| *open == context) else {
+        return CONTINUE;
+    };
     let wanted = connection.wants_publisher();
     set_buffer(DOWNSTREAM_DATA, size, &connection.receive(&bytes));
     // At once for the first stream that waits, and then at each tick.

@@ -234,7 +234,10 @@ impl Bus {
         let mut head = Head::default();
         each_header(headers, |name, value| head.header(name, value));
         let Some(conversation) = self.0.runtime.conversation(&head) else {
-            let text = format!("{} is no streaming call that is served: render Envoy's configuration again", head.target.path());
+            let text = format!(
+                "{} is no streaming call that is served: render Envoy's configuration again",
+                head.target.path()
+            );
             return link.end(stream, &Status::unimplemented(text));
         };
         let flow = Rc::new(Flow::default());

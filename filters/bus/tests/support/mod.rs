@@ -6,9 +6,7 @@ use bytes::Bytes;
 use h2::client::{Builder, ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request};
-use runtime_bus::message::{
-    CONFIGURATION_HEADER, FromBus, INSTANCE_HEADER, PUBLISH, ToBus, add_trailer, each_header,
-};
+use runtime_bus::message::{CONFIGURATION_HEADER, FromBus, INSTANCE_HEADER, PUBLISH, ToBus, add_trailer, each_header};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU32, Ordering};
