@@ -180,7 +180,10 @@ fn write(messages: &mut Vec<u8>, kind: u8, stream: u32, content: &[u8]) {
     push_text(messages, content);
 }
 
-fn read<'a>(messages: &mut &'a [u8]) -> Result<Option<(u8, u32, &'a [u8])>, Garbled> {
+/// Kind, stream and content of a message.
+type Parts<'a> = (u8, u32, &'a [u8]);
+
+fn read<'a>(messages: &mut &'a [u8]) -> Result<Option<Parts<'a>>, Garbled> {
     let Some((&kind, rest)) = messages.split_first() else { return Ok(None) };
     let (stream, rest) = rest.split_first_chunk().ok_or(Garbled)?;
     *messages = rest;

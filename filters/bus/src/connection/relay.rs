@@ -89,8 +89,11 @@ impl Connection {
         frame::write_number(&mut self.out, frame::WINDOW_UPDATE, id, PUBLISHER_WINDOW - DEFAULT_WINDOW);
         self.reply(id, FromBus::Hello { connection: self.number });
         for at in 0..self.streams.len() {
-            let awaits = |app: &&mut App| matches!(&app.service, Service::Awaited { configuration: awaited, .. } if *awaited == configuration);
-            if self.app_at(at).filter(awaits).is_some() {
+            let awaited = match self.app_at(at).map(|app| &app.service) {
+                Some(Service::Awaited { configuration, .. }) => configuration,
+                _ => continue,
+            };
+            if *awaited == configuration {
                 self.assign(at, id);
             }
         }
