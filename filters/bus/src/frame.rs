@@ -117,13 +117,13 @@ mod tests {
     #[test]
     fn a_large_block_goes_on_in_further_frames() {
         let mut out = Vec::new();
-        write_headers(&mut out, END_STREAM, 1, &[7; MAX_PAYLOAD + 1]);
+        write_headers(&mut out, END_STREAM, 1, &vec![7; MAX_PAYLOAD + 1]);
         let (first, rest) = Header::read(&out).unwrap();
         assert_eq!((first.kind, first.flags, first.length), (HEADERS, END_STREAM, MAX_PAYLOAD));
         let (second, _) = Header::read(&rest[MAX_PAYLOAD..]).unwrap();
         assert_eq!((second.kind, second.flags, second.length), (CONTINUATION, END_HEADERS, 1));
         out.clear();
-        write_headers(&mut out, 0, 1, &[7; MAX_PAYLOAD]);
+        write_headers(&mut out, 0, 1, &vec![7; MAX_PAYLOAD]);
         assert_eq!(Header::read(&out).unwrap().0.flags, END_HEADERS);
     }
 

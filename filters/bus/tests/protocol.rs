@@ -303,7 +303,7 @@ fn a_window_that_shrinks_below_zero_is_waited_out() {
     let mut bus = connection();
     bus.receive(&[setting(4, 100), number(WINDOW_UPDATE, 0, 1000), app(1)].concat());
     bus.receive(&[setting(4, 100_000), publisher(3), number(WINDOW_UPDATE, 3, 100_000)].concat());
-    let answer = frames(&bus.receive(&event(3, 1, &[7; 60_000])));
+    let answer = frames(&bus.receive(&event(3, 1, &vec![7; 60_000])));
     assert_eq!(data(&answer, 1).len(), 60_000);
     // 59,900 less than nothing.
     assert_eq!(frames(&bus.receive(&setting(4, 100))).len(), 1);

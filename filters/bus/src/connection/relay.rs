@@ -89,10 +89,8 @@ impl Connection {
         frame::write_number(&mut self.out, frame::WINDOW_UPDATE, id, PUBLISHER_WINDOW - DEFAULT_WINDOW);
         self.reply(id, FromBus::Hello { connection: self.number });
         for at in 0..self.streams.len() {
-            let awaited = match self.app_at(at).map(|app| &app.service) {
-                Some(Service::Awaited { configuration, .. }) => configuration,
-                _ => continue,
-            };
+            let service = self.app_at(at).map(|app| &app.service);
+            let Some(Service::Awaited { configuration: awaited, .. }) = service else { continue };
             if *awaited == configuration {
                 self.assign(at, id);
             }
