@@ -12,6 +12,7 @@ export RUNTIME_TEST_ETCD ?= $(CURDIR)/.tools/etcd/3.7/etcd
 export RUNTIME_TEST_ETCD_DEBIAN ?= $(CURDIR)/.tools/etcd/debian/etcd
 export RUNTIME_TEST_JARS ?= $(CURDIR)/.tools/java
 export RUNTIME_TEST_GRPCURL ?= $(CURDIR)/.tools/bin/grpcurl
+export RUNTIME_TEST_TRAP ?= $(CURDIR)/target/quick/filters/runtime-trap.wasm
 
 FILTERS = --target wasm32-wasip1 -p runtime-filter -p tunnel-filter
 STATE_FILTER = --target wasm32-wasip1 -p runtime-filter --no-default-features
@@ -19,7 +20,7 @@ FEATURES = --features envoy-runtime-proto/descriptors
 TEST = cargo test --no-fail-fast $(FEATURES)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench build program quick fmt clean basics tools filters docs matrix test-matrix test-containers fuzz hostile mutants
+.PHONY: help run test lint bench build program quick fmt clean basics tools filters filters-for-tests docs matrix test-matrix test-containers fuzz hostile mutants
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,13 +28,13 @@ help: ## Print this list
 run: basics program ## Build, and serve state in memory on the default ports
 	$(ENVOY_RUNTIME) run -f envoy-configs/in-memory.yaml --envoy $(ENVOY)
 
-test: tools program ## Run all tests: real Envoy, real Redis and etcd, real SDKs
+test: tools program filters-for-tests ## Run all tests: real Envoy, real Redis and etcd, real SDKs
 	$(TEST) --workspace --exclude runtime-filter
 
 lint: tools .tools/bin/cargo-deny ## Formatting, clippy for both targets, licences and advisories
 	cargo fmt --all --check
 	cargo clippy --all-targets $(FEATURES),integration-tests/containers -- -D warnings
-	cargo clippy $(FILTERS) -- -D warnings
+	cargo clippy $(FILTERS) --features runtime-filter/trap -- -D warnings
 	cargo clippy $(STATE_FILTER) -- -D warnings
 	tools/deny.sh
 
@@ -50,8 +51,7 @@ program: filters ## Build target/quick/envoy-runtime: the same, linked quickly, 
 
 QUICK = $(CURDIR)/target/quick/filters
 
-quick: ## Build target/quick/envoy-runtime with filters built quickly: for an edit and its test, not for measuring
-	@mkdir -p $(QUICK)
+quick: filters-for-tests ## Build target/quick/envoy-runtime with filters built quickly: for an edit and its test, not for measuring
 	cargo build --profile filter-quick $(FILTERS)
 	cp --remove-destination target/wasm32-wasip1/filter-quick/runtime.wasm target/wasm32-wasip1/filter-quick/tunnel.wasm $(QUICK)
 	cargo build --profile filter-quick $(STATE_FILTER)
@@ -62,19 +62,24 @@ filters: ## Build runtime.wasm, runtime-state.wasm and tunnel.wasm
 	cargo build --profile filter $(FILTERS)
 	cargo build --profile filter-state $(STATE_FILTER)
 
+filters-for-tests: ## Build the filter with a method that traps, for the tests of what happens then
+	@mkdir -p $(QUICK)
+	cargo build --profile filter-quick --target wasm32-wasip1 -p runtime-filter --features trap
+	cp --remove-destination target/wasm32-wasip1/filter-quick/runtime.wasm $(QUICK)/runtime-trap.wasm
+
 fmt: ## Format all code
 	cargo fmt --all
 
 docs: ## Write docs/configuration.md from the code's own tables
 	UPDATE=1 cargo test -p runtime-api --test reference
 
-test-matrix: tools program ## Run the integration tests with every Envoy that is supported
+test-matrix: tools program filters-for-tests ## Run the integration tests with every Envoy that is supported
 	tools/envoy.sh $(ENVOY_VERSIONS)
 	tools/matrix.sh $(ENVOY_VERSIONS)
 
 matrix: test-matrix ## The same
 
-test-containers: tools program ## Run the integration tests with Envoy and Redis in containers
+test-containers: tools program filters-for-tests ## Run the integration tests with Envoy and Redis in containers
 	tools/containers.sh
 	RUNTIME_TEST_BACKEND=containers cargo test -p integration-tests --features containers
 

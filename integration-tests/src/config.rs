@@ -16,6 +16,7 @@ pub struct Config {
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) log_level: &'static str,
     pub(crate) envoy: Option<PathBuf>,
+    pub(crate) trap: bool,
 }
 
 impl Config {
@@ -28,6 +29,7 @@ impl Config {
             environment: Vec::new(),
             log_level: "info",
             envoy: None,
+            trap: false,
         }
     }
 
@@ -77,6 +79,12 @@ impl Config {
     /// The Envoy to start, where it is not the one of [`installed::envoy`](crate::installed::envoy).
     pub fn envoy(mut self, binary: PathBuf) -> Self {
         self.envoy = Some(binary);
+        self
+    }
+
+    /// Takes the filter that has a method which traps: [`crate::TRAP`].
+    pub fn trap(mut self) -> Self {
+        self.trap = true;
         self
     }
 

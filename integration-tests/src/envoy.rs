@@ -12,6 +12,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
+/// The method of [`Config::trap`]: whoever calls it ends the filter's VM of the worker that has the connection.
+pub const TRAP: &str = "/runtime.Test/Trap";
+
+/// Another: the filter is called within a call of the filter.
+pub const REENTER: &str = "/runtime.Test/Reenter";
+
 /// A running Envoy, ready to answer. Dropping it kills it.
 #[derive(Debug)]
 pub struct Envoy {
@@ -214,6 +220,11 @@ fn render(config: &Config, scratch: &Path) -> Value {
     let document = scratch.join("runtime.yaml");
     std::fs::write(&document, serde_saphyr::to_string(&config.document).expect("the document is YAML")).unwrap();
     let modules = modules(scratch);
+    if config.trap {
+        for name in ["runtime.wasm", "runtime-state.wasm"] {
+            std::fs::copy(installed::filter_that_traps(), modules.join(name)).unwrap();
+        }
+    }
     let output = Command::new(installed::envoy_runtime())
         .args(["render", "bootstrap", "-f"])
         .arg(&document)

@@ -48,6 +48,11 @@ pub fn grpcurl() -> PathBuf {
     from_environment("RUNTIME_TEST_GRPCURL", ".tools/bin/grpcurl", "make tools")
 }
 
+/// The filter with a method that traps: `RUNTIME_TEST_TRAP`.
+pub fn filter_that_traps() -> PathBuf {
+    from_environment("RUNTIME_TEST_TRAP", "target/quick/filters/runtime-trap.wasm", "make filters-for-tests")
+}
+
 /// A program of the operating system, looked up in PATH.
 pub fn system(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();

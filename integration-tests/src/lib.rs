@@ -30,11 +30,12 @@ pub mod store;
 pub mod vault;
 pub mod wait;
 pub mod wire;
+pub mod workers;
 
 pub use client::{Client, Dialect};
 pub use config::Config;
 pub use configuration::Configuration;
-pub use envoy::Envoy;
+pub use envoy::{Envoy, REENTER, TRAP};
 pub use etcd::Etcd;
 pub use lock::Lock;
 pub use redis::Redis;

@@ -2,35 +2,17 @@
 
 use integration_tests::redis::{Options, Redis};
 use integration_tests::store::item;
-use integration_tests::{Config, Dialect, Envoy, Store};
-use std::collections::BTreeMap;
+use integration_tests::{Config, Dialect, Envoy, Store, workers};
 
 const STORE: &str = "statestore";
 
-/// Opens connections until each worker has some; Envoy's counters say which worker took which.
 async fn a_store_on_each_worker(envoy: &Envoy) -> [Store; 2] {
-    let accepted = async || -> BTreeMap<usize, u64> {
-        let stats = envoy.stats().await;
-        let of_worker = |worker: usize| {
-            let name = format!("listener.127.0.0.1_{}.worker_{worker}.downstream_cx_total", envoy.dapr_grpc);
-            stats.get(&name).copied().unwrap_or_else(|| panic!("Envoy has no counter {name}"))
-        };
-        (0..2).map(|worker| (worker, of_worker(worker))).collect()
-    };
-    let mut stores = [None, None];
-    for _ in 0..500 {
-        let before = accepted().await;
+    workers::one_each(envoy, async || {
         let store = Store::new(envoy.client(Dialect::Dapr).await, STORE);
         store.get("hello").await.unwrap();
-        let after = accepted().await;
-        let worker =
-            (0..2).find(|worker| after[worker] > before[worker]).expect("one worker has accepted the connection");
-        stores[worker] = Some(store);
-        if stores.iter().all(Option::is_some) {
-            return stores.map(Option::unwrap);
-        }
-    }
-    panic!("500 connections and all on one worker");
+        store
+    })
+    .await
 }
 
 #[tokio::test]
