@@ -7,9 +7,12 @@
 //! their places. The chain is `[runtime.wasm, lua, router]`.
 
 mod abi;
+mod act;
 mod bus;
 mod entry;
 mod host;
 mod push;
 mod root;
 mod stream;
+#[cfg(feature = "trap")]
+mod trap;

@@ -16,11 +16,13 @@ use runtime_bus::message::{CONNECTION_HEADER, MAX_UNACKNOWLEDGED, hello};
 use tonic::{Code, Status};
 
 use crate::abi::{self, Buffer, Map};
+use crate::act::Act;
 use crate::bus::{Bus, Lost, Subscription};
 use crate::entry::Action;
 use crate::host::Host;
 
 pub(crate) struct Push {
+    context: u32,
     conversation: Conversation,
     progress: Rc<Progress>,
     /// The call under way; it ends with the stream.
@@ -42,6 +44,7 @@ enum Stage {
 
 /// What the call and the callbacks about its stream share.
 struct Progress {
+    host: Host,
     subscription: Subscription,
     /// Whether the response of the bus has begun.
     begun: Cell<bool>,
@@ -54,21 +57,15 @@ struct Progress {
 impl Progress {
     /// Lets the headers of the response go: what follows them can be sent.
     fn let_go(&self, context: u32) {
-        if self.held.take() && abi::set_effective_context(context).is_ok() {
-            abi::continue_response();
+        if self.held.take() {
+            self.host.put(context, Act::LetGo);
         }
     }
 
     /// Ends a stream to which nothing can be sent any more: with a status while the headers are held, else by a reset.
     fn give_up(&self, context: u32) {
-        if abi::set_effective_context(context).is_err() {
-            return;
-        }
-        if self.held.take() {
-            crate::stream::respond_with_status(&lost());
-        } else {
-            abi::close_stream();
-        }
+        let act = if self.held.take() { Act::Status(Box::new(lost())) } else { Act::Reset };
+        self.host.put(context, act);
     }
 }
 
@@ -87,6 +84,7 @@ impl Push {
         conversation: Conversation,
     ) -> Self {
         let progress = Rc::new(Progress {
+            host: host.clone(),
             subscription: bus.subscribe(),
             begun: Cell::new(false),
             held: Cell::new(false),
@@ -96,7 +94,7 @@ impl Push {
         let call: LocalBoxFuture<'static, ()> =
             Box::pin(async move { serve(&runtime, &head, &own, &shared, context).await });
         let task = host.executor().spawn_cancellable(call);
-        Self { conversation, progress, task, stage: Stage::Held, half_closed: false }
+        Self { context, conversation, progress, task, stage: Stage::Held, half_closed: false }
     }
 
     /// A part of the request's body. The first is what lets the held request go on.
@@ -142,7 +140,7 @@ impl Push {
     fn answer_at_once(&self) -> bool {
         let status = self.progress.status.borrow();
         let Some(status) = status.as_ref().filter(|_| !self.conversation.has_frames()) else { return false };
-        crate::stream::respond_with_status(status);
+        self.progress.host.put(self.context, Act::Status(Box::new(status.clone())));
         true
     }
 
@@ -151,7 +149,7 @@ impl Push {
         if self.stage == Stage::Answered
             && self.progress.status.borrow().as_ref().is_some_and(|it| it.code() == Code::Ok)
         {
-            let _ = abi::replace_header(Map::ResponseHeaders, "grpc-status", "0"); // see `respond_with_status`
+            let _ = abi::replace_header(Map::ResponseHeaders, "grpc-status", "0"); // see `Act::Status`
             return Action::Continue;
         }
         let mut connection = None;
