@@ -65,7 +65,7 @@ filters: ## Build runtime.wasm, runtime-state.wasm and tunnel.wasm
 filters-for-tests: ## Build the filter with a method that traps, for the tests of what happens then
 	@mkdir -p $(QUICK)
 	cargo build --profile filter-quick --target wasm32-wasip1 -p runtime-filter --features trap
-	cp target/wasm32-wasip1/filter-quick/runtime.wasm $(QUICK)/runtime-trap.wasm
+	cp --remove-destination target/wasm32-wasip1/filter-quick/runtime.wasm $(QUICK)/runtime-trap.wasm
 
 fmt: ## Format all code
 	cargo fmt --all

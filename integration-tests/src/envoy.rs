@@ -15,6 +15,9 @@ use tempfile::TempDir;
 /// The method of [`Config::trap`]: whoever calls it ends the filter's VM of the worker that has the connection.
 pub const TRAP: &str = "/runtime.Test/Trap";
 
+/// Another: the filter is called within a call of the filter.
+pub const REENTER: &str = "/runtime.Test/Reenter";
+
 /// A running Envoy, ready to answer. Dropping it kills it.
 #[derive(Debug)]
 pub struct Envoy {

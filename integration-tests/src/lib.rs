@@ -35,7 +35,7 @@ pub mod workers;
 pub use client::{Client, Dialect};
 pub use config::Config;
 pub use configuration::Configuration;
-pub use envoy::{Envoy, TRAP};
+pub use envoy::{Envoy, REENTER, TRAP};
 pub use etcd::Etcd;
 pub use lock::Lock;
 pub use redis::Redis;

@@ -381,3 +381,36 @@ async fn an_app_that_cancels_is_forgotten() {
     drop(redis);
     envoy.assert_no_filter_crashed().await;
 }
+
+#[tokio::test]
+async fn what_is_not_grpc_by_its_content_type_is_refused_before_anything_is_done() {
+    let connection = connection().await;
+    for other in [
+        "application/grpc-web",
+        "application/grpc-web+proto",
+        "application/grpc-web-text",
+        "application/grpc;charset=utf-8",
+    ] {
+        let answer = connection.unary(SAVE, &[("content-type", other)], frame(&save("refused", "v"))).await;
+        assert_eq!(answer.http_status, 415, "{other}: {answer:?}");
+        let text = String::from_utf8(answer.body.to_vec()).unwrap();
+        assert!(text.contains(other) && text.contains("application/grpc,"), "{text}");
+    }
+    let answer = connection.unary(GET, &[], frame(&get("refused"))).await;
+    assert_eq!(answer.decode::<GetStateResponse>().data, "", "nothing was written");
+    expect_value(&connection.unary(GET, &[("content-type", "application/grpc+proto")], frame(&get("k"))).await);
+}
+
+#[tokio::test]
+async fn a_flood_of_messages_to_a_method_that_takes_one_ends_the_stream() {
+    let connection = connection().await;
+    let mut call = connection.call("/grpc.health.v1.Health/Watch", &[]).await;
+    call.send(frame(b""));
+    for _ in 0..600 {
+        call.send(frame(&[0x0a, 0]));
+    }
+    let answer = call.answer().await;
+    assert_eq!(answer.code(), Code::Internal, "{answer:?}");
+    assert!(answer.status().message().contains("takes one message"), "{answer:?}");
+    expect_value(&connection.unary(GET, &[], frame(&get("k"))).await);
+}

@@ -20,6 +20,7 @@ pub mod config;
 pub mod executor;
 mod lasting;
 pub mod metrics;
+pub mod outbox;
 pub mod pace;
 pub mod protocol;
 pub mod proxy;

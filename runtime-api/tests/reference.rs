@@ -60,7 +60,9 @@ look into, unless an address is given: who reaches it can stop Envoy. The flags 
 
 const BOUNDS: &str = "\
 An app sets the deadline of a call with its gRPC client (`grpc-timeout` on the wire); `timeout` holds where it did not. It
-is also how long a server behind a connection may owe a reply before the connection is given up.
+is also how long a server behind a connection may owe a reply before the connection is given up. Envoy itself ends a call without a
+deadline about which nothing has happened for `timeout` and ten seconds more, and one with a deadline after five minutes of that,
+however long the deadline is (`stream_idle_timeout` and `idle_timeout` in the rendered listener).
 
 ";
 

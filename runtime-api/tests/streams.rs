@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use envoy_runtime_proto::dapr::runtime::v1::SubscribeConfigurationRequest;
 use envoy_runtime_proto::grpc::health::v1::{HealthCheckRequest, HealthCheckResponse};
 use envoy_runtime_proto::grpc::reflection::v1::server_reflection_request::MessageRequest;
 use envoy_runtime_proto::grpc::reflection::v1::server_reflection_response::MessageResponse;
@@ -69,6 +70,45 @@ fn a_message_may_come_in_pieces_and_a_broken_one_ends_the_stream() {
         }
         assert_eq!(ended.outcome().map(|status| status.code()), code);
         assert_eq!(conversation.take_frame().is_some(), code.is_none());
+    }
+}
+
+#[test]
+fn a_method_that_takes_one_message_ends_at_the_second() {
+    let world = World::default();
+    let worker = testing::worker(
+        &world,
+        &json!({"appId": "a", "components": [{"name": "c", "type": "configuration.in-memory", "version": "v1"}]}),
+    );
+    let subscribe = SubscribeConfigurationRequest { store_name: "c".into(), ..Default::default() };
+    for path in [WATCH, "/dapr.proto.runtime.v1.Dapr/SubscribeConfiguration"] {
+        let talk = testing::talk(&world, &worker, path).unwrap();
+        let send = || if path == WATCH { talk.send(&HealthCheckRequest::default()) } else { talk.send(&subscribe) };
+        send();
+        assert_eq!(talk.status().map(|status| status.code()), None, "{path} goes on");
+        for _ in 0..600 {
+            send();
+        }
+        let status = talk.status().unwrap();
+        assert_eq!(status.code(), Code::Internal);
+        assert_eq!(status.message(), "the method takes one message, and more came");
+    }
+}
+
+#[test]
+fn the_beginning_of_a_second_message_is_enough() {
+    let world = World::default();
+    let worker = testing::worker(&world, &json!({"appId": "a"}));
+    let head = Head { target: WATCH.into(), ..Head::default() };
+    for pieces in [&[&[0, 0, 0, 0, 0, 0][..]][..], &[&[0, 0, 0, 0, 0], &[0]]] {
+        let conversation = worker.conversation(&head).unwrap();
+        let (worker, head, own) = (worker.clone(), head.clone(), conversation.clone());
+        let ended = world.start(async move { worker.converse(&head, &own).await });
+        for piece in pieces {
+            conversation.receive(piece);
+        }
+        world.run();
+        assert_eq!(ended.outcome().map(|status| status.code()), Some(Code::Internal), "{pieces:?}");
     }
 }
 

@@ -41,6 +41,12 @@ const LEAST_BUFFER: usize = 1 << 20;
 /// What a request takes in a buffer besides its message: headers and frames.
 const BESIDES_MESSAGE: usize = 64 << 10;
 
+/// The seconds by which an answer of the filter may be late.
+const LATE: u64 = 10;
+
+/// A year, in seconds. Envoy takes no more than some thousand.
+const FOR_EVER: u64 = 365 * 24 * 3600;
+
 /// What of the machine that runs Envoy is part of its configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Machine<'a> {
@@ -113,6 +119,7 @@ fn listeners(config: &Config, document: &Value, machine: Machine<'_>) -> Result<
                 ("name", Part::Value(json!(name))),
                 ("address", Part::Value(address)),
                 ("buffer", Part::Value(json!(buffer))),
+                ("patience", Part::Value(json!(patience(config)))),
                 ("window", Part::Value(json!(config.limits.max_reply_bytes()))),
                 ("streams", Part::Block(streams.clone())),
                 ("filters", Part::Block(std::mem::replace(&mut filters, "http_filters: *filters\n".to_owned()))),
@@ -137,6 +144,12 @@ fn streams(root_id: &str) -> Result<String, Failure> {
         stream = without_comments(STREAM);
     }
     Ok(text)
+}
+
+/// How long Envoy waits for a call about which nothing happens: longer than the filter does by as much as a busy machine may be
+/// late, so that it never comes before the filter's own answer.
+fn patience(config: &Config) -> String {
+    format!("{}s", config.limits.timeout.as_secs().min(FOR_EVER) + LATE)
 }
 
 /// Tells one configuration from another (FNV-1a).

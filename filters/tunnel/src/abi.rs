@@ -78,24 +78,33 @@ unsafe extern "C" {
     ) -> u32;
 }
 
-/// The first `length` bytes of a buffer.
-fn buffer(buffer: u32, length: usize) -> Option<Vec<u8>> {
+/// The first `length` bytes of a buffer. What cannot be had must not pass as it is, with frames in it or without, as if it were
+/// the store's or the app's: the VM ends, and with it the streams.
+fn buffer(buffer: u32, length: usize) -> Vec<u8> {
+    if length == 0 {
+        return Vec::new();
+    }
     let (mut data, mut taken) = (null_mut(), 0);
     // SAFETY: both pointers are to locals that live through the call.
     let status = unsafe { proxy_get_buffer_bytes(buffer, 0, length, &raw mut data, &raw mut taken) };
-    if status != 0 || data.is_null() {
-        return None;
+    if status != 0 || data.is_null() || taken != length {
+        core::arch::wasm32::unreachable();
     }
     // SAFETY: the host got this memory from `proxy_on_memory_allocate`, with this size; it has filled it and keeps no
     // pointer to it.
     #[allow(clippy::same_length_and_capacity)] // which is what was allocated
-    Some(unsafe { Vec::from_raw_parts(data, taken, taken) })
+    unsafe {
+        Vec::from_raw_parts(data, taken, taken)
+    }
 }
 
-/// Puts bytes in the place of the first `length` bytes of a buffer. Refused when the stream has just ended.
-fn set_buffer(buffer: u32, length: usize, bytes: &[u8]) {
+/// Puts bytes in the place of `length` bytes of a buffer, which are the first, or none behind the last. Envoy does so while it
+/// calls about the buffer; if ever not, that is the end: see [`buffer`].
+fn set_buffer(buffer: u32, start: usize, length: usize, bytes: &[u8]) {
     // SAFETY: the pointer and the size are those of a slice that lives through the call.
-    unsafe { proxy_set_buffer_bytes(buffer, 0, length, bytes.as_ptr(), bytes.len()) };
+    if unsafe { proxy_set_buffer_bytes(buffer, start, length, bytes.as_ptr(), bytes.len()) } != 0 {
+        core::arch::wasm32::unreachable();
+    }
 }
 
 /// Has the runtime filter of this worker open a link: by a request to it, upon which Envoy also makes a new VM for one that
@@ -181,14 +190,17 @@ extern "C" fn proxy_on_delete(context: u32) {
 /// Takes the frames off what goes out.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_request_body(context: u32, size: usize, _end_of_stream: u32) -> u32 {
-    let Some(framed) = buffer(REQUEST_BODY, size) else { return CONTINUE };
+    if size == 0 {
+        return CONTINUE;
+    }
+    let framed = buffer(REQUEST_BODY, size);
     let mut streams = STREAMS.0.borrow_mut();
     let at = streams.iter().position(|(open, _)| *open == context).unwrap_or_else(|| {
         streams.push((context, Unframer::default()));
         streams.len() - 1
     });
     if let Some((_, unframer)) = streams.get_mut(at) {
-        set_buffer(REQUEST_BODY, size, &unframer.take(framed));
+        set_buffer(REQUEST_BODY, 0, size, &unframer.take(framed));
     }
     CONTINUE
 }
@@ -202,11 +214,17 @@ extern "C" fn proxy_on_response_headers(_context: u32, _count: usize, _end_of_st
     CONTINUE
 }
 
-/// Puts a frame around what comes in: a header in front, so the bytes need not be touched.
+/// Puts a frame around what comes in: a header in front, so the bytes need not be touched. After much of it come frames with
+/// nothing in them.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_response_body(_context: u32, size: usize, _end_of_stream: u32) -> u32 {
     if size > 0 {
-        set_buffer(RESPONSE_BODY, 0, &frames::header(size));
+        let header = frames::header(size);
+        set_buffer(RESPONSE_BODY, 0, 0, &header);
+        let calls = frames::calls(size);
+        if !calls.is_empty() {
+            set_buffer(RESPONSE_BODY, size + header.len(), 0, &calls);
+        }
     }
     CONTINUE
 }
@@ -233,13 +251,16 @@ extern "C" fn proxy_on_new_connection(context: u32) -> u32 {
 /// Puts what the bus answers in the place of what has come. The next filter, echo, sends it back.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_downstream_data(context: u32, size: usize, _end_of_stream: u32) -> u32 {
-    let Some(bytes) = buffer(DOWNSTREAM_DATA, size) else { return CONTINUE };
+    if size == 0 {
+        return CONTINUE;
+    }
+    let bytes = buffer(DOWNSTREAM_DATA, size);
     let mut connections = CONNECTIONS.0.borrow_mut();
     let Some((_, _, connection)) = connections.iter_mut().find(|(open, _, _)| *open == context) else {
         return CONTINUE;
     };
     let wanted = connection.wants_publisher();
-    set_buffer(DOWNSTREAM_DATA, size, &connection.receive(&bytes));
+    set_buffer(DOWNSTREAM_DATA, 0, size, &connection.receive(&bytes));
     // At once for the first stream that waits, and then at each tick.
     let wanting = !wanted && connection.wants_publisher();
     drop(connections);

@@ -10,6 +10,15 @@ pub(crate) fn header(size: usize) -> [u8; HEADER] {
     [0, a, b, c, d]
 }
 
+/// After so many bytes of replies, some forty of Redis to a read, the runtime filter wants to be called again: it may answer
+/// so many apps in one call and no more (`runtime_api::outbox`), and Envoy calls it once for each frame.
+const PACE: usize = 2048;
+
+/// Frames without a message, to follow one of this size: none after an ordinary read.
+pub(crate) fn calls(size: usize) -> Vec<u8> {
+    alloc::vec![0; size / PACE * HEADER]
+}
+
 /// Takes messages out of frames, however these are cut into pieces.
 #[derive(Debug, Default)]
 pub(crate) struct Unframer {
@@ -61,6 +70,14 @@ fn length(frame: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_large_read_has_the_filter_called_more_often() {
+        assert_eq!(calls(PACE - 1), []);
+        let read = [&header(10_000)[..], &[7; 10_000], &calls(10_000)].concat();
+        assert_eq!(read.len(), 5 + 10_000 + 4 * HEADER);
+        assert_eq!(Unframer::default().take(read), [7; 10_000], "no byte is added");
+    }
 
     #[test]
     fn frames_cut_anywhere_give_the_same_messages() {

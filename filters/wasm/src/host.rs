@@ -16,6 +16,7 @@ use futures::channel::oneshot;
 use futures::future::LocalBoxFuture;
 use runtime_api::budget::{Budget, Exhausted};
 use runtime_api::executor::Executor;
+use runtime_api::outbox::Outbox;
 use runtime_api::proxy::{
     Changed, Closed, HttpRequest, HttpResponse, Instant, Level, MAX_CLUSTER_NAME, Metadata, Method, Metric, Proxy,
     Stream, Version,
@@ -25,6 +26,8 @@ use rustc_hash::FxHashMap;
 use tonic::Code;
 
 use crate::abi::{self, Buffer, Map, MetricKind, Refused};
+use crate::act::Act;
+use crate::entry::Entry;
 
 /// Cheap to clone: all clones are the same host.
 #[derive(Clone)]
@@ -33,12 +36,11 @@ pub(crate) struct Host(Rc<Shared>);
 struct Shared {
     executor: Executor,
     budget: Budget,
+    /// What is to be done with streams of apps.
+    outbox: Outbox<Act>,
     start: std::time::Instant,
-    /// The time when the clock was last read, which is an expense of each call: what timers count from.
-    now: Cell<Instant>,
-    /// Whether the clock stands still at that: what comes from a server at once is answered at once, and a reading serves
-    /// for all of it.
-    still: Cell<bool>,
+    /// The time, once it was read in this call of Envoy: reading it is an expense, and one reading serves for all of a call.
+    now: Cell<Option<Instant>>,
     timers: RefCell<Timers>,
     next_timer: Cell<u64>,
     /// When Envoy will tick next, if it will.
@@ -81,9 +83,9 @@ impl Default for Host {
         Self(Rc::new(Shared {
             executor: Executor::new(),
             budget: BUDGET.with(Budget::clone),
+            outbox: Outbox::default(),
             start: std::time::Instant::now(),
-            now: Cell::new(Instant::ZERO),
-            still: Cell::new(false),
+            now: Cell::new(None),
             timers: RefCell::default(),
             next_timer: Cell::new(0),
             tick: Cell::new(None),
@@ -96,9 +98,56 @@ impl Default for Host {
 }
 
 impl Host {
-    /// To be called last in each callback of Envoy: runs what can go on.
+    /// To be called first in each callback of Envoy.
+    pub(crate) fn enter(&self, entry: Entry) {
+        self.0.now.set(None);
+        match entry {
+            Entry::Alone => self.0.outbox.all_done(),
+            Entry::Request(context) => {
+                self.0.outbox.all_done();
+                self.0.outbox.begin_own(context);
+            }
+            Entry::PerhapsPutOff | Entry::Within => {}
+        }
+    }
+
+    /// Runs what can go on.
     pub(crate) fn run(&self) {
         self.0.executor.run();
+    }
+
+    /// To be called last in each callback of Envoy, when the filter can be entered again: does with streams what has its
+    /// turn and may be done. A tick sees to the rest, if nothing else comes before it.
+    ///
+    /// Whether a stream is still there `may_answer` has to know: Envoy tells of its end, but deletes its context later, and what is
+    /// done to it in between ends Envoy.
+    pub(crate) fn leave(&self, entry: Entry, may_answer: impl Fn(u32) -> bool) {
+        let outbox = &self.0.outbox;
+        match entry {
+            Entry::Alone | Entry::PerhapsPutOff => {
+                while let Some((context, act)) = outbox.take() {
+                    if may_answer(context) && abi::set_effective_context(context).is_ok() {
+                        act.carry_out();
+                    }
+                }
+            }
+            Entry::Request(context) => {
+                if let Some(act) = outbox.take_own()
+                    && may_answer(context)
+                {
+                    act.carry_out();
+                }
+            }
+            Entry::Within => {}
+        }
+        if !outbox.is_empty() && !self.0.ended.get() {
+            self.tick_within(SHORTEST_TICK);
+        }
+    }
+
+    /// Has something done with the stream of an app, soon.
+    pub(crate) fn put(&self, context: u32, act: Act) {
+        self.0.outbox.put(context, act);
     }
 
     /// Ends all that is under way: the configuration is gone, and with it the root context.
@@ -110,6 +159,7 @@ impl Host {
         self.0.http.borrow_mut().clear();
         drop(self.0.timers.take());
         self.0.executor.run(); // what that has woken ends too
+        self.0.outbox.clear();
     }
 
     pub(crate) fn executor(&self) -> &Executor {
@@ -130,7 +180,7 @@ impl Host {
         let next = self.0.timers.borrow().next();
         match next {
             _ if !self.0.closing.borrow().is_empty() => self.tick_within(SHORTEST_TICK),
-            Some(at) => self.tick_within(at.saturating_sub(now)),
+            Some(at) => self.tick_at(at),
             None => abi::set_tick_period(Duration::ZERO), // no more ticks
         }
     }
@@ -143,11 +193,16 @@ impl Host {
 
     /// Sees to it that Envoy ticks before this time is over.
     fn tick_within(&self, time: Duration) {
-        let at = self.0.now.get() + time;
+        self.tick_at(self.now() + time);
+    }
+
+    /// Sees to it that Envoy ticks at this time or before.
+    fn tick_at(&self, at: Instant) {
         if self.0.tick.get().is_none_or(|tick| at < tick) {
             self.0.tick.set(Some(at));
             // Rounded up, so that a tick never comes before its time.
-            abi::set_tick_period((time + Duration::from_micros(999)).max(SHORTEST_TICK));
+            let time = at.saturating_sub(self.now()) + Duration::from_micros(999);
+            abi::set_tick_period(time.max(SHORTEST_TICK));
         }
     }
 
@@ -164,8 +219,8 @@ impl Host {
         }
     }
 
-    fn open(&self, cluster: &str, method: Method, metadata: Metadata<'_>) -> Box<dyn Stream> {
-        let pipe = Rc::new(Pipe::default());
+    fn open(&self, cluster: &str, method: Method, metadata: Metadata<'_>, raw: bool) -> Box<dyn Stream> {
+        let pipe = Rc::new(Pipe { raw, ..Pipe::default() });
         let opened = grpc_service(cluster).and_then(|service| {
             abi::grpc_stream(&service, method, &values(metadata)).map_err(|refused| no_server(cluster, refused))
         });
@@ -183,6 +238,8 @@ impl Host {
     pub(crate) fn on_grpc_message(&self, token: u32, size: usize) {
         let mut grpc = self.0.grpc.borrow_mut();
         match grpc.get(&token) {
+            // Without bytes it is a call of the tunnel's, for the sake of those who wait to be answered.
+            Some(Grpc::Stream(pipe)) if pipe.raw && size == 0 => {}
             Some(Grpc::Stream(pipe)) => pipe.arrive(self.counted(Buffer::GrpcMessage, size)),
             Some(Grpc::Call(_)) => {
                 if let Some(Grpc::Call(caller)) = grpc.remove(&token) {
@@ -192,10 +249,7 @@ impl Host {
             None => {}
         }
         drop(grpc);
-        self.now();
-        self.0.still.set(true);
         self.run();
-        self.0.still.set(false);
     }
 
     /// What a server has sent, unless there is no room for it.
@@ -278,11 +332,11 @@ fn values(metadata: Metadata<'_>) -> Vec<(&str, &[u8])> {
 
 impl Proxy for Host {
     fn connect(&self, cluster: &str) -> Box<dyn Stream> {
-        self.open(cluster, ("runtime.Tunnel", "Connect"), &[])
+        self.open(cluster, ("runtime.Tunnel", "Connect"), &[], true)
     }
 
     fn grpc_stream(&self, cluster: &str, method: Method, metadata: Metadata<'_>) -> Box<dyn Stream> {
-        self.open(cluster, method, metadata)
+        self.open(cluster, method, metadata, false)
     }
 
     fn grpc(
@@ -337,16 +391,16 @@ impl Proxy for Host {
     }
 
     fn sleep(&self, time: Duration) -> LocalBoxFuture<'static, ()> {
-        let timer = (self.0.now.get() + time, self.0.next_timer.get());
+        let timer = (self.now() + time, self.0.next_timer.get());
         self.0.next_timer.set(timer.1.wrapping_add(1));
         let guard = Timer { host: self.clone(), timer };
         poll_fn(move |context| {
             let host = &guard.host;
-            if host.0.now.get() >= timer.0 {
+            if host.now() >= timer.0 {
                 return Poll::Ready(());
             }
             host.0.timers.borrow_mut().insert(timer, context.waker().clone());
-            host.tick_within(timer.0.saturating_sub(host.0.now.get()));
+            host.tick_at(timer.0);
             Poll::Pending
         })
         .boxed_local()
@@ -357,10 +411,11 @@ impl Proxy for Host {
     }
 
     fn now(&self) -> Instant {
-        if !self.0.still.get() {
-            self.0.now.set(self.0.start.elapsed());
-        }
-        self.0.now.get()
+        self.0.now.get().unwrap_or_else(|| {
+            let now = self.0.start.elapsed();
+            self.0.now.set(Some(now));
+            now
+        })
     }
 
     fn wall_clock(&self) -> SystemTime {
@@ -438,6 +493,8 @@ impl Drop for Call {
 /// A stream as both sides see it.
 #[derive(Debug, Default)]
 struct Pipe {
+    /// Whether it carries bytes, and not messages.
+    raw: bool,
     token: Cell<Option<u32>>,
     arrived: RefCell<VecDeque<Result<Bytes, Closed>>>,
     waker: RefCell<Option<Waker>>,

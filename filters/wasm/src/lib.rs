@@ -7,6 +7,7 @@
 //! their places. The chain is `[runtime.wasm, lua, router]`.
 
 mod abi;
+mod act;
 mod bus;
 mod entry;
 mod host;

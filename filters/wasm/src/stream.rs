@@ -3,15 +3,16 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::Method;
+use http::{Method, StatusCode};
 use runtime_api::Runtime;
-use runtime_api::api::call::{ACCEPTED_ENCODINGS, Body, Head, Reply, trailers};
+use runtime_api::api::call::{Body, Content, Head, Reply};
 use runtime_api::api::http::{Request, Response};
 use runtime_api::executor::Task;
 use runtime_bus::message::WAKE;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use crate::abi::{self, Buffer, Map};
+use crate::act::Act;
 use crate::bus::Bus;
 use crate::entry::Action;
 use crate::host::Host;
@@ -26,6 +27,8 @@ pub(crate) struct HttpStream {
     /// What has come of the request.
     body: Option<Body>,
     state: State,
+    /// Whether Envoy was told to answer, which it may be once.
+    answered: bool,
     /// The call under way; it ends with the stream. It gives the frame of the reply, if that is a message.
     task: Option<Task<Option<Bytes>>>,
     /// That frame, between the response callbacks.
@@ -55,26 +58,31 @@ impl HttpStream {
             protocol: Protocol::Grpc(Head::default()),
             body: None,
             state: State::Request,
+            answered: false,
             task: None,
             frame: None,
         }
     }
 
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+
     /// Reads from the headers what matters.
     fn read_headers(&mut self) {
         let Ok(headers) = abi::headers(Map::RequestHeaders) else { return };
-        let (mut head, mut request, mut grpc) = (Head::default(), Request::default(), false);
+        let (mut head, mut request) = (Head::default(), Request::default());
         headers.each(|name, value| match name {
-            b"content-type" => grpc = value.starts_with(b"application/grpc"),
             b":method" => request.method = Method::from_bytes(value).unwrap_or_default(),
             _ => head.header(name, value),
         });
         #[cfg(feature = "trap")]
         crate::trap::at(head.target.path());
-        self.protocol = if grpc {
+        self.protocol = if head.content == Content::Grpc {
             Protocol::Grpc(head)
         } else {
-            (request.target, request.token) = (head.target.path().to_owned(), head.token);
+            request.target = head.target.path().to_owned();
+            (request.token, request.content) = (head.token, head.content);
             Protocol::Http(request)
         };
     }
@@ -93,35 +101,41 @@ impl HttpStream {
     /// The whole request is here, or more of it than is allowed.
     fn dispatch(&mut self) {
         self.state = State::Taken;
-        let Some(runtime) = self.runtime.clone() else {
-            let text = b"the configuration of the runtime was refused; see Envoy's log";
-            let _ = abi::send_local_response(503, &[], text, Some(UNAVAILABLE));
-            return;
-        };
-        let body = self.body.take().unwrap_or_else(|| runtime.body());
-        match &mut self.protocol {
-            Protocol::Http(request) if request.target == WAKE => {
+        let (context, body) = (self.context, self.body.take());
+        match (&mut self.protocol, self.runtime.clone()) {
+            (Protocol::Http(request), Some(_)) if request.target == WAKE => {
                 if let Some(bus) = &self.bus {
                     bus.open_link();
                 }
-                let _ = abi::send_local_response(204, &[], &[], None);
+                self.host.put(context, Act::Response(Box::new(Response::empty(StatusCode::NO_CONTENT))));
             }
-            Protocol::Http(request) => {
-                respond(&runtime.http_with(request, body));
+            (Protocol::Http(request), Some(runtime)) => {
+                let response = runtime.http_with(request, body.unwrap_or_else(|| runtime.body()));
+                self.host.put(context, Act::Response(Box::new(response)));
             }
-            Protocol::Grpc(head) => {
-                let (head, context) = (std::mem::take(head), self.context);
+            (Protocol::Grpc(head), Some(runtime)) => {
+                let (head, host) = (std::mem::take(head), self.host.clone());
+                let body = body.unwrap_or_else(|| runtime.body());
                 self.task = Some(self.host.executor().spawn_cancellable(async move {
-                    let reply = runtime.grpc(&head, body).await;
-                    // Refused when the app has gone meanwhile: then nobody wants the reply.
-                    if abi::set_effective_context(context).is_ok() {
-                        answer(&reply);
-                    }
-                    match reply {
-                        Reply::Message(frame) => Some(frame),
-                        Reply::Status(_) => None,
+                    match runtime.grpc(&head, body).await {
+                        Reply::Message(frame) => {
+                            host.put(context, Act::Message);
+                            Some(frame)
+                        }
+                        Reply::Status(status) => {
+                            host.put(context, Act::Status(status));
+                            None
+                        }
                     }
                 }));
+            }
+            (Protocol::Http(_), None) => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                let response = Response { status, content_type: Some("text/plain"), body: REFUSED.to_owned() };
+                self.host.put(context, Act::Response(Box::new(response)));
+            }
+            (Protocol::Grpc(_), None) => {
+                self.host.put(context, Act::Status(Box::new(Status::unavailable(REFUSED))));
             }
         }
     }
@@ -131,36 +145,10 @@ impl HttpStream {
 const NO_BODY: &str = "the call was carried out, but no filter gave its reply a body: the Lua filter that belongs behind the \
                        runtime filter is missing or an old one; render the configuration again";
 
-const OK: i32 = 0;
 const INTERNAL: &str = "13";
-const UNAVAILABLE: i32 = 14;
 
-/// Begins the reply to a gRPC call. A status is complete as it is; a message follows in the response callbacks.
-fn answer(reply: &Reply) {
-    match reply {
-        // The status is what tells the Lua filter to give the reply a body.
-        Reply::Message(_) => drop(abi::send_local_response(200, &[], &[], Some(OK))), // refused when the stream has just ended
-        Reply::Status(status) => respond_with_status(status),
-    }
-}
-
-/// Answers a gRPC call with a status alone, which is never OK.
-fn respond_with_status(status: &Status) {
-    let trailers = trailers(status);
-    // Envoy makes the others from the arguments.
-    let details = trailers.iter().filter(|(name, _)| *name == "grpc-status-details-bin");
-    let mut headers: Vec<(&str, &[u8])> = details.map(|(name, value)| (*name, value.as_bytes())).collect();
-    if status.code() == Code::Unimplemented {
-        headers.push(("grpc-accept-encoding", ACCEPTED_ENCODINGS.as_bytes()));
-    }
-    let _ = abi::send_local_response(200, &headers, status.message().as_bytes(), Some(status.code() as i32));
-}
-
-fn respond(response: &Response) {
-    let kind: Option<(&str, &[u8])> = response.content_type.map(|kind| ("content-type", kind.as_bytes()));
-    let headers: Vec<(&str, &[u8])> = kind.into_iter().collect();
-    let _ = abi::send_local_response(response.status.as_u16().into(), &headers, response.body.as_bytes(), None);
-}
+/// What is said where there is no runtime.
+const REFUSED: &str = "the configuration of the runtime was refused; see Envoy's log";
 
 impl HttpStream {
     /// The stream has ended, answered or not. A call that is still under way is cancelled.
@@ -169,6 +157,11 @@ impl HttpStream {
             drop(task);
             self.host.run();
         }
+    }
+
+    /// Whether the stream is still to be answered, which it is to be once.
+    pub(crate) fn may_answer(&mut self) -> bool {
+        !std::mem::replace(&mut self.answered, true)
     }
 
     pub(crate) fn on_request_headers(&mut self, end_of_stream: bool) -> Action {
@@ -206,7 +199,9 @@ impl HttpStream {
     }
 
     pub(crate) fn on_response_headers(&mut self, end_of_stream: bool) -> Action {
-        self.frame = self.task.take_if(|task| task.is_done()).and_then(|task| task.outcome().ok().flatten());
+        if self.answered {
+            self.frame = self.task.take_if(|task| task.is_done()).and_then(|task| task.outcome().ok().flatten());
+        } // else it is an answer of Envoy's own, which went before the one that waits
         if self.frame.is_some() && end_of_stream {
             // An app would take this for an answer without a message.
             let _ = abi::replace_header(Map::ResponseHeaders, "grpc-status", INTERNAL);

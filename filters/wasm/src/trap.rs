@@ -1,12 +1,19 @@
-//! A method that ends the VM at once, so that tests see what becomes of all that the worker had open. Only the build of
-//! `make filters-for-tests` has it.
+//! Methods that do what must never happen, so that tests see what comes of it. Only the build of `make filters-for-tests`
+//! has them.
 
-/// Its path, as `integration_tests::TRAP` has it.
-const PATH: &str = "/runtime.Test/Trap";
+use crate::entry;
 
-/// Traps if this is the path of a request.
+/// Ends the VM at once; `integration_tests::TRAP`.
+const TRAP: &str = "/runtime.Test/Trap";
+
+/// Calls the filter as Envoy does, within this call of Envoy's; `integration_tests::REENTER`.
+const REENTER: &str = "/runtime.Test/Reenter";
+
+/// Does what this path asks for.
 pub(crate) fn at(path: &str) {
-    if path == PATH {
-        std::process::abort();
+    match path {
+        TRAP => std::process::abort(),
+        REENTER => entry::reenter(),
+        _ => {}
     }
 }

@@ -57,9 +57,37 @@ fn method(path: &str) -> (&str, &str) {
     path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or((path, ""))
 }
 
+/// What a request is, by its content type.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Content {
+    /// A request of HTTP.
+    #[default]
+    Http,
+    /// A call of gRPC.
+    Grpc,
+    /// Neither: what begins as gRPC's name does and goes on otherwise, such as gRPC-Web.
+    Unsupported(String),
+}
+
+impl From<&str> for Content {
+    /// As Envoy tells them apart, whose replies depend on it.
+    fn from(content_type: &str) -> Self {
+        match content_type.strip_prefix(GRPC) {
+            None => Self::Http,
+            Some("") => Self::Grpc,
+            Some(rest) if rest.starts_with('+') => Self::Grpc,
+            Some(_) => Self::Unsupported(content_type.chars().take(100).collect()),
+        }
+    }
+}
+
+const GRPC: &str = "application/grpc";
+
 /// The head of a call: of all its headers those that matter.
 #[derive(Debug, Clone, Default)]
 pub struct Head {
+    /// From `content-type`.
+    pub content: Content,
     /// From `:path`.
     pub target: Target,
     /// How long the caller waits, from `grpc-timeout`.
@@ -73,11 +101,13 @@ pub struct Head {
 impl Head {
     /// Takes in a header if it matters.
     pub fn header(&mut self, name: &[u8], value: &[u8]) {
-        let matters = matches!(name, b":path" | b"grpc-timeout" | b"grpc-encoding" | b"dapr-api-token");
+        let matters =
+            matches!(name, b":path" | b"content-type" | b"grpc-timeout" | b"grpc-encoding" | b"dapr-api-token");
         // What is not text is none of what they may be.
         let Some(value) = matters.then(|| str::from_utf8(value).ok()).flatten() else { return };
         match name {
             b":path" => self.target = value.into(),
+            b"content-type" => self.content = value.into(),
             b"grpc-timeout" => self.timeout = parse_timeout(value),
             b"grpc-encoding" => self.encoding = Some(value.to_owned()),
             _ => self.token = Some(value.into()),
@@ -224,6 +254,11 @@ pub fn reply_too_large(size: usize, limit: usize) -> Status {
     ))
 }
 
+/// What is said of a second message to a method that takes one.
+pub fn one_message() -> Status {
+    Status::internal("the method takes one message, and more came")
+}
+
 /// How long the first message says that it is, once its header has come.
 pub fn declared_length(body: &[u8]) -> Option<usize> {
     let (&[_, a, b, c, d], _) = body.split_first_chunk::<FRAME_HEADER>()?;
@@ -252,7 +287,7 @@ pub fn message(mut body: Bytes, encoding: Option<&str>, intake: &Intake) -> Resu
         return Err(Status::internal(format!("the message is cut off: {have} of {length} bytes came")));
     }
     if rest.len() > length {
-        return Err(Status::internal("the method takes one message, and more came"));
+        return Err(one_message());
     }
     body.advance(FRAME_HEADER);
     unpacked(flags, body, encoding, intake)
@@ -455,6 +490,26 @@ mod tests {
             [("grpc-status", "13"), ("grpc-message", "50%25 %C3%BC%0A"), ("grpc-status-details-bin", "YWJjZA")];
         assert_eq!(trailers(&status), expected.map(|(name, value)| (name, value.to_owned())));
         assert_eq!(trailers(&Status::ok("")), [("grpc-status", "0".to_owned())]);
+    }
+
+    #[test]
+    fn only_grpc_itself_is_grpc() {
+        for (content_type, expected) in [
+            ("application/grpc", Content::Grpc),
+            ("application/grpc+proto", Content::Grpc),
+            ("application/json", Content::Http),
+            ("", Content::Http),
+        ] {
+            assert_eq!(Content::from(content_type), expected, "{content_type}");
+        }
+        for other in [
+            "application/grpc-web",
+            "application/grpc-web-text+proto",
+            "application/grpc;charset=utf-8",
+            "application/grpcx",
+        ] {
+            assert_eq!(Content::from(other), Content::Unsupported(other.to_owned()));
+        }
     }
 
     #[test]

@@ -29,15 +29,24 @@ pub struct Conversation(Rc<Shared>);
 struct Shared {
     encoding: Option<String>,
     intake: Intake,
+    /// Whether the method takes one message.
+    once: bool,
+    /// Whether it has come.
+    has_message: Cell<bool>,
+    /// Whether nothing more is taken from the app.
+    closed: Cell<bool>,
     /// The part of the body that is no whole message yet.
     body: RefCell<BytesMut>,
-    requests: RefCell<VecDeque<(usize, Result<Bytes, Status>)>>,
+    requests: RefCell<VecDeque<(usize, Bytes)>>,
     /// What of these two has come from the app: each request has its part of it.
     taken: RefCell<Held>,
     half_closed: Cell<bool>,
     /// Whether the handler has taken up what the app said first.
     begun: Cell<bool>,
     handler: RefCell<Option<Waker>>,
+    /// Why what the app sent ends the call.
+    refusal: RefCell<Option<Status>>,
+    refused: RefCell<Option<Waker>>,
     replies: RefCell<VecDeque<Bytes>>,
     reply_bytes: Cell<usize>,
     /// What the replies weigh.
@@ -46,16 +55,21 @@ struct Shared {
 }
 
 impl Conversation {
-    /// A call whose messages are encoded so and are within these bounds.
-    pub(super) fn new(encoding: Option<String>, intake: Intake) -> Self {
+    /// A call whose messages are encoded so and are within these bounds; the method may take but one.
+    pub(super) fn new(encoding: Option<String>, intake: Intake, once: bool) -> Self {
         Self(Rc::new(Shared {
             encoding,
+            once,
+            has_message: Cell::new(false),
+            closed: Cell::new(false),
             body: RefCell::default(),
             requests: RefCell::default(),
             taken: RefCell::new(intake.budget.share()),
             half_closed: Cell::new(false),
             begun: Cell::new(false),
             handler: RefCell::default(),
+            refusal: RefCell::default(),
+            refused: RefCell::default(),
             replies: RefCell::default(),
             reply_bytes: Cell::new(0),
             given: RefCell::new(intake.budget.share()),
@@ -67,38 +81,49 @@ impl Conversation {
     /// For the filter: the app sent a part of its body.
     pub fn receive(&self, bytes: &[u8]) {
         let shared = &self.0;
+        if shared.closed.get() {
+            return;
+        }
+        if shared.once && shared.has_message.get() && !bytes.is_empty() {
+            return self.refuse(call::one_message());
+        }
         let mut body = shared.body.borrow_mut();
         let mut requests = shared.requests.borrow_mut();
         let counted = shared.taken.borrow_mut().grow(bytes.len());
         if counted.is_ok() {
             body.extend_from_slice(bytes);
         }
-        loop {
+        let refusal = loop {
             let before = body.len();
-            let next = match call::next_message(&mut body, shared.encoding.as_deref(), &shared.intake) {
-                Ok(None) if let Err(exhausted) = counted => Err(exhausted.into()),
-                Ok(None) => break,
-                Ok(Some(_)) if requests.len() >= MOST_REQUESTS => Err(Status::resource_exhausted(format!(
-                    "{MOST_REQUESTS} messages of this stream wait to be handled already"
-                ))),
-                Ok(Some(message)) => Ok(message),
-                Err(status) => Err(status),
-            };
-            let refused = next.is_err();
-            requests.push_back((before - body.len(), next));
-            if refused {
-                body.clear();
-                break;
+            match call::next_message(&mut body, shared.encoding.as_deref(), &shared.intake) {
+                Ok(None) => break counted.err().map(Status::from),
+                Ok(Some(_)) if requests.len() >= MOST_REQUESTS => {
+                    break Some(Status::resource_exhausted(format!(
+                        "{MOST_REQUESTS} messages of this stream wait to be handled already"
+                    )));
+                }
+                Ok(Some(message)) => requests.push_back((before - body.len(), message)),
+                Err(status) => break Some(status),
             }
+            if shared.once {
+                shared.has_message.set(true);
+                break (!body.is_empty()).then(call::one_message);
+            }
+        };
+        drop((body, requests));
+        match refusal {
+            None => wake(&shared.handler),
+            Some(status) => self.refuse(status),
         }
-        wake(&shared.handler);
     }
 
     /// For the filter: the app will send no more.
     pub fn half_close(&self) {
+        if self.0.closed.get() {
+            return;
+        }
         if !self.0.body.borrow().is_empty() {
-            let cut = Status::internal("the stream ended in the middle of a message");
-            self.0.requests.borrow_mut().push_back((0, Err(cut)));
+            return self.refuse(Status::internal("the stream ended in the middle of a message"));
         }
         self.0.half_closed.set(true);
         wake(&self.0.handler);
@@ -113,6 +138,33 @@ impl Conversation {
     /// For the filter: whether the handler has taken all messages that have come, so that the app may send more.
     pub fn is_drained(&self) -> bool {
         self.0.requests.borrow().is_empty()
+    }
+
+    /// What the app sent ends the call, whatever the handler is waiting for.
+    fn refuse(&self, status: Status) {
+        self.close();
+        *self.0.refusal.borrow_mut() = Some(status);
+        wake(&self.0.refused);
+    }
+
+    /// Takes nothing more from the app, and forgets what has come.
+    pub(super) fn close(&self) {
+        self.0.closed.set(true);
+        drop(self.0.body.take());
+        drop(self.0.requests.take());
+        drop(self.0.taken.replace(self.0.intake.budget.share()));
+    }
+
+    /// Why what the app sent ends the call, once it does.
+    pub(super) async fn refusal(&self) -> Status {
+        poll_fn(|context| match self.0.refusal.borrow_mut().take() {
+            Some(status) => Poll::Ready(status),
+            None => {
+                *self.0.refused.borrow_mut() = Some(context.waker().clone());
+                Poll::Pending
+            }
+        })
+        .await
     }
 
     /// For the filter: the next message for the app, in its frame.
@@ -149,7 +201,7 @@ impl Conversation {
                 Poll::Pending
             }
         });
-        next.await.transpose()?.map(call::decode).transpose()
+        next.await.map(call::decode).transpose()
     }
 
     /// For a handler: sends a message to the app. It is refused when the app has left too many unread, and the stream

@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use serde_json::json;
 
 use super::Runtime;
-use super::call::Body;
+use super::call::{Body, Content};
 use crate::config::Secret;
 
 /// A request of the app.
@@ -19,6 +19,8 @@ pub struct Request {
     pub target: String,
     /// `dapr-api-token`.
     pub token: Option<Secret>,
+    /// From `content-type`.
+    pub content: Content,
     /// The body.
     pub body: Bytes,
 }
@@ -38,7 +40,8 @@ pub struct Response {
 const METADATA_KEY: &str = "/v1.0/metadata/";
 
 impl Response {
-    fn empty(status: StatusCode) -> Self {
+    /// One without a body.
+    pub fn empty(status: StatusCode) -> Self {
         Self { status, content_type: None, body: String::new() }
     }
 
@@ -75,6 +78,13 @@ impl Runtime {
                 status: StatusCode::UNAUTHORIZED,
                 content_type: Some("text/plain"),
                 body: "invalid api token".to_owned(),
+            };
+        }
+        if let Content::Unsupported(kind) = &request.content {
+            return Response {
+                status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                content_type: Some("text/plain"),
+                body: format!("content type {kind:?} is not served: call with application/grpc, over HTTP/2"),
             };
         }
         if request.body.len() > self.config.limits.max_request_bytes {

@@ -25,6 +25,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use envoy_runtime_proto::dapr::runtime::v1::GetMetadataRequest;
 use envoy_runtime_proto::{self as proto, grpc::health::v1 as proto_health};
+use futures::FutureExt;
 use futures::future::{Either, LocalBoxFuture, ready, select};
 use prost::Message;
 use tonic::Status;
@@ -197,8 +198,8 @@ impl Runtime {
     /// Begins a streaming call, if the method is one that is served so: the filter then feeds the conversation and
     /// runs [`Runtime::converse`]. Any other call is unary.
     pub fn conversation(&self, head: &Head) -> Option<Conversation> {
-        let is_stream = head.target.route().is_some_and(|route| route.rpc.is_stream());
-        is_stream.then(|| Conversation::new(head.encoding.clone(), self.intake.clone()))
+        let rpc = head.target.route().map(|route| route.rpc).filter(|rpc| rpc.is_stream())?;
+        Some(Conversation::new(head.encoding.clone(), self.intake.clone(), rpc.takes_one()))
     }
 
     /// Serves a streaming call to its end and gives its status. It lasts as long as the app wants it to: a deadline
@@ -207,7 +208,9 @@ impl Runtime {
         let route = head.target.route();
         let call = Call::new(route);
         let status = if self.admits(head.token.as_ref()) {
-            let served = self.serve_stream(&call, &head.target, conversation);
+            // The refusal first: what the app did wrong is not for the handler to judge.
+            let served = select(Box::pin(conversation.refusal()), self.serve_stream(&call, &head.target, conversation))
+                .map(|ended| ended.factor_first().0);
             match head.timeout {
                 None => served.await,
                 Some(time) => match select(served, self.proxy.sleep(time)).await {
@@ -221,6 +224,7 @@ impl Runtime {
         } else {
             invalid_token()
         };
+        conversation.close();
         self.account(&call, &head.target, None, &Reply::from(status.clone()));
         status
     }

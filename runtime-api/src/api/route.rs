@@ -61,6 +61,11 @@ impl Rpc {
     pub(super) fn is_stream(self) -> bool {
         matches!(self, Self::Watch | Self::Reflect | Self::SubscribeConfiguration | Self::SubscribeConfigurationDapr)
     }
+
+    /// Whether it takes one message, though it may give many.
+    pub(super) fn takes_one(self) -> bool {
+        !matches!(self, Self::Reflect | Self::SubscribeConfiguration)
+    }
 }
 
 type Methods = &'static [(&'static str, Rpc)];
@@ -177,6 +182,7 @@ mod tests {
             for (name, rpc) in service.methods.iter().copied().flatten() {
                 let declared = proto::method(service.name, name).unwrap();
                 assert_eq!(declared.client_streaming || declared.server_streaming, rpc.is_stream(), "{name}");
+                assert_eq!(!declared.client_streaming, rpc.takes_one(), "{name}");
                 assert_eq!(Route::of((service.name, name)).unwrap().method, *name);
             }
         }

@@ -17,7 +17,7 @@ use crate::proxy::{Proxy, Stream};
 
 /// Commands that may wait for replies on one connection. A server that keeps up has a few hundred at most; more
 /// would only fill memory.
-const MOST_WAITING: usize = 16 * 1024;
+const MOST_WAITING: usize = 32 * 1024;
 /// The same in bytes of commands. What is asked for when fewer wait may be larger than that: it is bounded by what an app
 /// may ask for.
 const MOST_WAITING_BYTES: usize = 64 * 1024 * 1024;
