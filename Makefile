@@ -12,6 +12,7 @@ export RUNTIME_TEST_ETCD ?= $(CURDIR)/.tools/etcd/3.7/etcd
 export RUNTIME_TEST_ETCD_DEBIAN ?= $(CURDIR)/.tools/etcd/debian/etcd
 export RUNTIME_TEST_JARS ?= $(CURDIR)/.tools/java
 export RUNTIME_TEST_GRPCURL ?= $(CURDIR)/.tools/bin/grpcurl
+export RUNTIME_TEST_DAPR_GO ?= $(CURDIR)/.tools/bin/dapr-go
 
 FILTERS = --target wasm32-wasip1 -p runtime-filter -p tunnel-filter
 STATE_FILTER = --target wasm32-wasip1 -p runtime-filter --no-default-features
@@ -100,6 +101,7 @@ tools: basics ## Install all that this machine lacks: also Redis, Node, etcd, a 
 	tools/node.sh
 	tools/etcd.sh
 	tools/grpcurl.sh
+	tools/dapr-go.sh
 	tools/java.sh
 
 .tools/bin/cargo-deny: tools/cargo-deny.sh

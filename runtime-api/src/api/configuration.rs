@@ -23,6 +23,7 @@ use crate::component::configuration::{Change, Hub, Item, Metadata, News, Selecti
 use crate::component::{Block, property};
 use crate::config::{self, Config};
 use crate::proxy::Proxy;
+use crate::text;
 use register::Register;
 
 /// What changed at one time goes to an app in messages of about this size, far below what gRPC clients take.
@@ -256,19 +257,20 @@ impl ConfigurationApi {
         }
     }
 
-    /// `UnsubscribeConfiguration`, whichever worker has the stream.
+    /// `UnsubscribeConfiguration`, whichever worker has the stream. As with Dapr the id alone counts, and that there is
+    /// none is no error.
     pub(super) fn unsubscribe(
         &self,
         call: &Call,
         request: &dapr::UnsubscribeConfigurationRequest,
-    ) -> Result<dapr::UnsubscribeConfigurationResponse, Status> {
-        let named = self.store(call, &request.store_name)?;
-        let ok = named.register.end(&request.id);
+    ) -> dapr::UnsubscribeConfigurationResponse {
+        let _ = self.store(call, &request.store_name); // noted where it is known
+        let ok = self.stores.iter().any(|named| named.register.end(&request.id));
         let unknown = || {
-            let id = &request.id;
+            let id = text::name(&request.id);
             format!("failed to unsubscribe to configuration request {id}: subscription does not exist")
         };
-        Ok(dapr::UnsubscribeConfigurationResponse { ok, message: if ok { String::new() } else { unknown() } })
+        dapr::UnsubscribeConfigurationResponse { ok, message: if ok { String::new() } else { unknown() } }
     }
 }
 

@@ -187,7 +187,7 @@ impl StateApi {
         let mut writes = Vec::with_capacity(request.states.len());
         for item in request.states {
             if item.key.is_empty() && !call.dialect.empty_key {
-                return Err(StateFailure::EmptyKey(&named.name).status(call.dialect));
+                return Err(StateFailure::EmptyKey.status(call.dialect));
             }
             let key = named.key(call.dialect, &item.key)?;
             writes.push((item.key.clone(), write(item, key, &BTreeMap::new())));
@@ -212,7 +212,7 @@ impl StateApi {
         let named = self.store(call, &request.store_name)?;
         let key = named.key(call.dialect, &request.key)?;
         let deleted = named.store.delete(delete(key, request.etag, request.options)).await;
-        deleted.map_err(|cause| StateFailure::Delete(&named.name, &request.key, cause).status(call.dialect))
+        deleted.map_err(|cause| StateFailure::Delete(&request.key, cause).status(call.dialect))
     }
 
     /// `DeleteBulkState`: as [`StateApi::save`], of removals.
@@ -251,7 +251,7 @@ impl StateApi {
             operations.push(match operation.operation_type.as_str() {
                 "upsert" => Operation::Upsert(write(item, key, &request.metadata).map_err(&failed)?),
                 "delete" => Operation::Delete(delete(key, item.etag, item.options)),
-                other => return Err(StateFailure::UnknownOperation(&named.name, other).status(call.dialect)),
+                other => return Err(StateFailure::UnknownOperation(other).status(call.dialect)),
             });
         }
         if operations.is_empty() {
