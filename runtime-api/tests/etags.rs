@@ -116,7 +116,8 @@ fn etcd_compares_the_etag_whatever_the_concurrency() {
 /// The last words of the command that Redis gets: key, etag and what follows.
 #[track_caller]
 fn words(sent: &str) -> Vec<&str> {
-    let words: Vec<&str> = sent.split("\r\n").skip(1).step_by(2).collect();
+    let is_length = |word: &&str| word.strip_prefix(['$', '*']).is_some_and(|number| number.parse::<u32>().is_ok());
+    let words: Vec<&str> = sent.split("\r\n").filter(|word| !is_length(word)).collect();
     let at = words.iter().position(|word| *word == "a||k").unwrap_or_else(|| panic!("{sent}"));
     words[at + 1..].to_vec()
 }
