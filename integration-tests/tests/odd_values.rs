@@ -95,9 +95,8 @@ async fn finish(worlds: &[World]) {
 }
 
 /// Names that an app may give to things. One as long as this is taken by all servers.
-const NAMES: [&str; 14] = [
-    " ", "\t\r\n", "\0", "\u{1b}[0m", "ключ ✓", "a/b", "/", "..", "*", "[a-z]?", "{a}b", "\"'\\", "|", "%00%2F",
-];
+const NAMES: [&str; 14] =
+    [" ", "\t\r\n", "\0", "\u{1b}[0m", "ключ ✓", "a/b", "/", "..", "*", "[a-z]?", "{a}b", "\"'\\", "|", "%00%2F"];
 
 // ---- State ----
 
@@ -162,48 +161,68 @@ fn state_rows() -> Vec<Row<Store>> {
         let none = etag.is_empty();
         let outcome = move |ok: &'static str, refused: &'static str| if none { ok } else { refused };
         let there = async |store: &Store, key: &str| store.save(item(key, "old")).await.unwrap();
-        rows.push(row(format!("save over an item, etag {etag:?}"), outcome("Ok new", "Aborted old"), move |store, key| {
-            async move {
-                there(store, key).await;
-                let saved = said(store.save(item(key, "new").if_etag(etag)).await);
-                format!("{saved} {}", value(store, key).await)
-            }
-            .boxed()
-        }));
-        rows.push(row(format!("save where nothing is, etag {etag:?}"), outcome("Ok new", "Aborted "), move |store, key| {
-            async move {
-                let saved = said(store.save(item(key, "new").if_etag(etag)).await);
-                format!("{saved} {}", value(store, key).await)
-            }
-            .boxed()
-        }));
-        rows.push(row(format!("last-write over an item, etag {etag:?}"), outcome("Ok new", "Aborted old"), move |store, key| {
-            async move {
-                there(store, key).await;
-                let saved = said(store.save(item(key, "new").if_etag(etag).last_write()).await);
-                format!("{saved} {}", value(store, key).await)
-            }
-            .boxed()
-        }));
-        rows.push(row(format!("removal of an item, etag {etag:?}"), outcome("Ok ", "Aborted old"), move |store, key| {
-            async move {
-                there(store, key).await;
-                let deleted = said(store.delete(just(key).if_etag(etag).last_write()).await);
-                format!("{deleted} {}", value(store, key).await)
-            }
-            .boxed()
-        }));
+        rows.push(row(
+            format!("save over an item, etag {etag:?}"),
+            outcome("Ok new", "Aborted old"),
+            move |store, key| {
+                async move {
+                    there(store, key).await;
+                    let saved = said(store.save(item(key, "new").if_etag(etag)).await);
+                    format!("{saved} {}", value(store, key).await)
+                }
+                .boxed()
+            },
+        ));
+        rows.push(row(
+            format!("save where nothing is, etag {etag:?}"),
+            outcome("Ok new", "Aborted "),
+            move |store, key| {
+                async move {
+                    let saved = said(store.save(item(key, "new").if_etag(etag)).await);
+                    format!("{saved} {}", value(store, key).await)
+                }
+                .boxed()
+            },
+        ));
+        rows.push(row(
+            format!("last-write over an item, etag {etag:?}"),
+            outcome("Ok new", "Aborted old"),
+            move |store, key| {
+                async move {
+                    there(store, key).await;
+                    let saved = said(store.save(item(key, "new").if_etag(etag).last_write()).await);
+                    format!("{saved} {}", value(store, key).await)
+                }
+                .boxed()
+            },
+        ));
+        rows.push(row(
+            format!("removal of an item, etag {etag:?}"),
+            outcome("Ok ", "Aborted old"),
+            move |store, key| {
+                async move {
+                    there(store, key).await;
+                    let deleted = said(store.delete(just(key).if_etag(etag).last_write()).await);
+                    format!("{deleted} {}", value(store, key).await)
+                }
+                .boxed()
+            },
+        ));
         rows.push(row(format!("removal of nothing, etag {etag:?}"), outcome("Ok", "Aborted"), move |store, key| {
             async move { said(store.delete(just(key).if_etag(etag)).await) }.boxed()
         }));
-        rows.push(row(format!("transaction over an item, etag {etag:?}"), outcome("Ok new", "Internal old"), move |store, key| {
-            async move {
-                there(store, key).await;
-                let saved = said(store.transaction(vec![upsert(item(key, "new").if_etag(etag))]).await);
-                format!("{saved} {}", value(store, key).await)
-            }
-            .boxed()
-        }));
+        rows.push(row(
+            format!("transaction over an item, etag {etag:?}"),
+            outcome("Ok new", "Internal old"),
+            move |store, key| {
+                async move {
+                    there(store, key).await;
+                    let saved = said(store.transaction(vec![upsert(item(key, "new").if_etag(etag))]).await);
+                    format!("{saved} {}", value(store, key).await)
+                }
+                .boxed()
+            },
+        ));
     }
     rows.push(row("first-write over an item", "Aborted old", |store, key| {
         async move {
@@ -262,7 +281,9 @@ fn state_rows() -> Vec<Row<Store>> {
         }
         .boxed()
     }));
-    for (name, expected) in [("upsert upsert", "Ok 2"), ("upsert delete", "Ok "), ("delete upsert", "Ok 2"), ("delete delete", "Ok ")] {
+    for (name, expected) in
+        [("upsert upsert", "Ok 2"), ("upsert delete", "Ok "), ("delete upsert", "Ok 2"), ("delete delete", "Ok ")]
+    {
         rows.push(row(format!("a key twice in a transaction: {name}"), expected, move |store, key| {
             async move {
                 store.save(item(key, "0")).await.unwrap();
@@ -314,7 +335,8 @@ const STATE_DIFFERENCES: &[Difference] = &[
 
 #[tokio::test]
 async fn state() {
-    let worlds = [drivers::in_memory().await, drivers::redis().await, drivers::etcd_v1().await, drivers::etcd_v2().await];
+    let worlds =
+        [drivers::in_memory().await, drivers::redis().await, drivers::etcd_v1().await, drivers::etcd_v2().await];
     let mut stores = Vec::new();
     for (name, world) in ["in-memory", "redis", "etcd v1", "etcd v2"].into_iter().zip(&worlds) {
         stores.push((name, Store::new(world.envoy.client(Dialect::Dapr).await, world.component)));
@@ -417,14 +439,14 @@ fn sequencer_rows() -> Vec<Row<Sequencer>> {
                 .boxed()
         }));
     }
-    for (increment, expected) in [(None, "1"), (Some(0), "1"), (Some(1), "1"), (Some(2), "Unknown"), (Some(-1), "Unknown")] {
+    for (increment, expected) in
+        [(None, "1"), (Some(0), "1"), (Some(1), "1"), (Some(2), "Unknown"), (Some(-1), "Unknown")]
+    {
         rows.push(row(format!("increment {increment:?}"), expected, move |sequencer, key| {
             async move { said(sequencer.next_with(key, increment).await) }.boxed()
         }));
     }
-    rows.push(row("no key", "InvalidArgument", |sequencer, _| {
-        async move { said(sequencer.next("").await) }.boxed()
-    }));
+    rows.push(row("no key", "InvalidArgument", |sequencer, _| async move { said(sequencer.next("").await) }.boxed()));
     rows.push(row("the separator in the key", "Unknown", |sequencer, _| {
         async move { said(sequencer.next("a||b").await) }.boxed()
     }));
@@ -567,8 +589,11 @@ const CONFIGURATION_DIFFERENCES: &[Difference] = &[];
 
 #[tokio::test]
 async fn configuration() {
-    let worlds =
-        [drivers::configuration_in_memory().await, drivers::configuration_redis().await, drivers::configuration_etcd().await];
+    let worlds = [
+        drivers::configuration_in_memory().await,
+        drivers::configuration_redis().await,
+        drivers::configuration_etcd().await,
+    ];
     let mut stores = Vec::new();
     for (name, world) in ["in-memory", "redis", "etcd"].into_iter().zip(&worlds) {
         let client = world.envoy.client(Dialect::Layotto).await;
@@ -594,7 +619,9 @@ impl Secrets {
             ..Default::default()
         };
         match self.client.get_secret(request).await {
-            Ok(answer) => answer.data.into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" "),
+            Ok(answer) => {
+                answer.data.into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+            }
             Err(status) if status.code() == Code::Internal && status.message().contains("not found") => {
                 "not found".to_owned()
             }

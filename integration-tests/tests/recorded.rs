@@ -75,7 +75,8 @@ impl World {
         let on_redis = [("redisHost", host.as_str())];
         let in_file = [("secretsFile", file), ("nestedSeparator", ":")];
         let in_environment = [("prefix", "GOLDEN_")];
-        let environment = |config: Config| config.variable("GOLDEN_SECRET_ONE", "one").variable("GOLDEN_SECRET_TWO", "two");
+        let environment =
+            |config: Config| config.variable("GOLDEN_SECRET_ONE", "one").variable("GOLDEN_SECRET_TWO", "two");
         let scopes = json!({"scopes": [
             {"storeName": "secretfile", "defaultAccess": "deny", "allowedSecrets": ["alpha"]},
             {"storeName": "secretenv", "defaultAccess": "allow", "deniedSecrets": ["SECRET_TWO"]},
@@ -93,10 +94,7 @@ impl World {
                     .component("secretenv", "secretstores.local.env", &in_environment),
             ),
             ("empty", Config::new("empty")),
-            (
-                "token",
-                Config::new("token").set("apiToken", "right-token").component("mem", "state.in-memory", &[]),
-            ),
+            ("token", Config::new("token").set("apiToken", "right-token").component("mem", "state.in-memory", &[])),
             (
                 "allow",
                 environment(Config::new("allow"))
@@ -121,8 +119,7 @@ impl World {
 
     async fn call(&self, recorded: &Recorded, method: &str, request: &Value) -> Answer {
         let connection = Connection::open(self.envoys[recorded.instance.as_str()].dapr_grpc).await;
-        let metadata: Vec<_> =
-            recorded.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let metadata: Vec<_> = recorded.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let (path, body) = match self.method(method) {
             Some(descriptor) => {
                 let messages = request.as_array().cloned().unwrap_or_else(|| vec![request.clone()]);
@@ -156,12 +153,15 @@ impl World {
         // Go's protojson puts a no-break space into its texts at random.
         compare(TEXT, recorded.message.replace('\u{a0}', " "), status.message().to_owned());
         compare(DETAILS, json!(recorded.details).to_string(), json!(details_of(&status)).to_string());
-        if let (Some(there), Some(method), Code::Ok) = (&recorded.response, self.method(&recorded.method), status.code())
+        if let (Some(there), Some(method), Code::Ok) =
+            (&recorded.response, self.method(&recorded.method), status.code())
         {
             let here = DynamicMessage::decode(method.output(), answer.body.slice(5..)).unwrap();
             compare("response", there.to_string(), serde_json::to_value(&here).unwrap().to_string());
         }
-        if status.code() == Code::Unimplemented && status.message().ends_with("is not served by this version of Envoy Runtime") {
+        if status.code() == Code::Unimplemented
+            && status.message().ends_with("is not served by this version of Envoy Runtime")
+        {
             return vec![(NOT_SERVED, format!("{} is not served", recorded.method))];
         }
         differences

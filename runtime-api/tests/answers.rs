@@ -89,11 +89,16 @@ fn long_names_are_cut_and_the_cause_is_told_all_the_same() {
         assert_eq!(status.code(), Code::Aborted);
         told(&call(&world, &worker, &format!("{DAPR}/{long}"), &()));
         told(&call(&world, &worker, &format!("/{long}/Method"), &()));
-        let head = Head { target: format!("{DAPR}/GetState").as_str().into(), encoding: Some(long.clone()), ..Head::default() };
+        let head = Head {
+            target: format!("{DAPR}/GetState").as_str().into(),
+            encoding: Some(long.clone()),
+            ..Head::default()
+        };
         told(&call_with(&world, &worker, head, &item("k", "v")));
         let request = dapr::TryLockRequest { store_name: long.clone(), expiry_in_seconds: 1, ..Default::default() };
         told(&call(&world, &worker, &format!("{DAPR}/TryLockAlpha1"), &request));
-        let request = dapr::GetSecretRequest { store_name: "v".into(), key: format!("DAPR_{long}"), ..Default::default() };
+        let request =
+            dapr::GetSecretRequest { store_name: "v".into(), key: format!("DAPR_{long}"), ..Default::default() };
         let _ = call(&world, &worker, &format!("{DAPR}/GetSecret"), &request).outcome().map(|reply| match reply {
             Reply::Status(status) => drop(checked(*status)),
             Reply::Message(_) => {}

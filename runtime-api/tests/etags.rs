@@ -38,8 +38,7 @@ fn with(item: StateItem, given: &str, concurrency: StateConcurrency) -> StateIte
 
 fn delete(world: &World, worker: &Rc<Runtime>, item: StateItem) -> Started<Reply> {
     let StateItem { key, etag, options, .. } = item;
-    let request =
-        dapr::DeleteStateRequest { store_name: "s".into(), key, etag, options, metadata: Default::default() };
+    let request = dapr::DeleteStateRequest { store_name: "s".into(), key, etag, options, metadata: Default::default() };
     call(world, worker, &format!("{DAPR}/DeleteState"), &request)
 }
 
@@ -136,12 +135,10 @@ fn redis_ignores_the_etag_of_a_last_write_and_of_nothing_else() {
         assert_eq!(words(&received(&server))[0], "0");
         for concurrency in [First, Last] {
             let removal = with(item("k", ""), given, concurrency);
-            for asked in
-                [delete(&world, &worker, removal.clone()), delete_many(&world, &worker, vec![removal.clone()])]
-            {
-                assert_eq!(words(&received(&server))[0], given);
-                drop(asked);
-            }
+            let _asked = delete(&world, &worker, removal.clone());
+            assert_eq!(words(&received(&server))[0], given);
+            let _asked = delete_many(&world, &worker, vec![removal.clone()]);
+            assert_eq!(words(&received(&server))[0], given);
             let _asked = transact(&world, &worker, ("delete", removal), &[]);
             assert_eq!(words(&received(&server))[0], given);
         }
@@ -172,7 +169,8 @@ fn in_memory_a_write_that_does_not_say_how_long_takes_the_end_away() {
 #[test]
 fn redis_keeps_the_end_of_an_item_whose_write_does_not_say() {
     let (world, worker) = store("state.redis", json!({"redisHost": "redis:6379"}));
-    for (written, life) in [(item("k", "v"), ""), (mortal("k", ""), ""), (mortal("k", "0"), "-1"), (mortal("k", "9"), "9")]
+    for (written, life) in
+        [(item("k", "v"), ""), (mortal("k", ""), ""), (mortal("k", "0"), "-1"), (mortal("k", "9"), "9")]
     {
         let saved = save(&world, &worker, vec![written]);
         let server = let_in(&world, "runtime.state.s");
@@ -186,10 +184,7 @@ fn redis_keeps_the_end_of_an_item_whose_write_does_not_say() {
 #[test]
 fn a_life_time_of_a_transaction_is_that_of_its_operations_that_have_none() {
     let (world, worker) = store("state.in-memory", json!({}));
-    for (item, ends) in [
-        (item("plain", "v"), "2027-01-15T08:00:05Z"),
-        (mortal("own", "9"), "2027-01-15T08:00:09Z"),
-    ] {
+    for (item, ends) in [(item("plain", "v"), "2027-01-15T08:00:05Z"), (mortal("own", "9"), "2027-01-15T08:00:09Z")] {
         let key = item.key.clone();
         let () = message(&transact(&world, &worker, ("upsert", item), &[("ttlInSeconds", "5")]));
         assert_eq!(get_all(&world, &worker, &key).metadata["ttlExpireTime"], ends);

@@ -132,7 +132,7 @@ impl ConfigurationApi {
         Ok(layotto::GetConfigurationResponse { items: items.iter().map(layotto_item).collect() })
     }
 
-    /// Dapr's `GetConfiguration`.
+    /// Dapr's `GetConfiguration`, which leaves out items with an empty value, too.
     pub(super) async fn get_dapr(
         &self,
         call: &Call,
@@ -142,7 +142,8 @@ impl ConfigurationApi {
         let wanted = self.dapr_selection(call, named, request.keys, request.metadata)?;
         let items = named.store.get(&wanted).await;
         let items = items.map_err(|cause| Failure::Get(&wanted.keys, &named.name, cause).status(call.dialect))?;
-        Ok(dapr::GetConfigurationResponse { items: items.iter().map(dapr_item).collect() })
+        let items = items.iter().filter(|item| !item.content.is_empty()).map(dapr_item);
+        Ok(dapr::GetConfigurationResponse { items: items.collect() })
     }
 
     /// `SaveConfiguration`.

@@ -154,9 +154,7 @@ impl Store for Redis {
         let mut steps: Vec<Vec<&[u8]>> = vec![vec![b"MULTI"]];
         for (operation, ttl) in operations.iter().zip(&ttls) {
             steps.push(match operation {
-                Operation::Upsert(write) => {
-                    set(write, etag_of_write(write)?, ttl, false).to_vec()
-                }
+                Operation::Upsert(write) => set(write, etag_of_write(write)?, ttl, false).to_vec(),
                 Operation::Delete(delete) => {
                     let etag = etag_of_removal(delete);
                     vec![b"EVAL", DELETE.as_bytes(), b"1", delete.key.as_bytes(), etag.as_bytes()]
