@@ -585,7 +585,15 @@ async fn content(store: &Configuration, key: &str) -> String {
     }
 }
 
-const CONFIGURATION_DIFFERENCES: &[Difference] = &[];
+const CONFIGURATION_DIFFERENCES: &[Difference] = &[
+    (
+        "key \"a/b\"",
+        "etcd",
+        "InvalidArgument InvalidArgument InvalidArgument InvalidArgument",
+        "keys in etcd have / between their parts",
+    ),
+    ("key \"/\"", "etcd", "InvalidArgument InvalidArgument InvalidArgument InvalidArgument", "the same"),
+];
 
 #[tokio::test]
 async fn configuration() {
@@ -619,9 +627,8 @@ impl Secrets {
             ..Default::default()
         };
         match self.client.get_secret(request).await {
-            Ok(answer) => {
-                answer.data.into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
-            }
+            Ok(answer) if answer.data.iter().eq([(&name.to_owned(), &String::new())]) => "an empty value".to_owned(),
+            Ok(answer) => format!("{:?}", answer.data),
             Err(status) if status.code() == Code::Internal && status.message().contains("not found") => {
                 "not found".to_owned()
             }
@@ -632,8 +639,8 @@ impl Secrets {
 
 fn secret_rows() -> Vec<Row<Secrets>> {
     let mut rows: Vec<Row<Secrets>> = vec![
-        row("a secret", "there=v", |secrets, _| async move { secrets.get("there").await }.boxed()),
-        row("an empty secret", "empty=", |secrets, _| async move { secrets.get("empty").await }.boxed()),
+        row("a secret", r#"{"there": "v"}"#, |secrets, _| async move { secrets.get("there").await }.boxed()),
+        row("an empty secret", "an empty value", |secrets, _| async move { secrets.get("empty").await }.boxed()),
     ];
     for name in ["", "gone"].map(str::to_owned).into_iter().chain(NAMES.map(str::to_owned)).chain(["k".repeat(2_000)]) {
         let shown: String = name.chars().take(20).collect();
@@ -645,7 +652,8 @@ fn secret_rows() -> Vec<Row<Secrets>> {
     rows
 }
 
-const SECRETS_DIFFERENCES: &[Difference] = &[];
+const SECRETS_DIFFERENCES: &[Difference] =
+    &[("name", "env", "an empty value", "as with both incumbents: a variable that is not set is an empty one")];
 
 #[tokio::test]
 async fn secrets() {
