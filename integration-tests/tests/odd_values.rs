@@ -104,7 +104,7 @@ fn state_rows() -> Vec<Row<Store>> {
     let mut rows: Vec<Row<Store>> = Vec::new();
     for name in NAMES.map(str::to_owned).into_iter().chain(["k".repeat(10_000)]) {
         let shown: String = name.chars().take(20).collect();
-        rows.push(row(format!("key {shown:?}"), "Ok v Ok ", move |store, key| {
+        rows.push(row::<Store>(format!("key {shown:?}"), "Ok v Ok ", move |store, key| {
             let key = format!("{key}{name}");
             async move {
                 let saved = said(store.save(item(&key, "v")).await);
@@ -115,7 +115,7 @@ fn state_rows() -> Vec<Row<Store>> {
             .boxed()
         }));
     }
-    rows.push(row("no key", "InvalidArgument  Ok Ok", |store, _| {
+    rows.push(row::<Store>("no key", "InvalidArgument  Ok Ok", |store, _| {
         async move {
             let saved = said(store.save(item("", "v")).await);
             let got = value(store, "").await;
@@ -124,7 +124,7 @@ fn state_rows() -> Vec<Row<Store>> {
         }
         .boxed()
     }));
-    rows.push(row("an empty value", "Ok  with an etag", |store, key| {
+    rows.push(row::<Store>("an empty value", "Ok  with an etag", |store, key| {
         async move {
             let saved = said(store.save(item(key, "")).await);
             let etag = if store.etag(key).await.is_empty() { "no etag" } else { "an etag" };
@@ -146,7 +146,7 @@ fn state_rows() -> Vec<Row<Store>> {
         ("9223372036854775808", "Internal "),
     ] {
         for (call, transaction) in [("save", false), ("transaction", true)] {
-            rows.push(row(format!("{call}, ttlInSeconds {ttl:?}"), expected, move |store, key| {
+            rows.push(row::<Store>(format!("{call}, ttlInSeconds {ttl:?}"), expected, move |store, key| {
                 async move {
                     let item = item(key, "v").metadata("ttlInSeconds", ttl);
                     let saved =
@@ -161,7 +161,7 @@ fn state_rows() -> Vec<Row<Store>> {
         let none = etag.is_empty();
         let outcome = move |ok: &'static str, refused: &'static str| if none { ok } else { refused };
         let there = async |store: &Store, key: &str| store.save(item(key, "old")).await.unwrap();
-        rows.push(row(
+        rows.push(row::<Store>(
             format!("save over an item, etag {etag:?}"),
             outcome("Ok new", "Aborted old"),
             move |store, key| {
@@ -173,7 +173,7 @@ fn state_rows() -> Vec<Row<Store>> {
                 .boxed()
             },
         ));
-        rows.push(row(
+        rows.push(row::<Store>(
             format!("save where nothing is, etag {etag:?}"),
             outcome("Ok new", "Aborted "),
             move |store, key| {
@@ -184,7 +184,7 @@ fn state_rows() -> Vec<Row<Store>> {
                 .boxed()
             },
         ));
-        rows.push(row(
+        rows.push(row::<Store>(
             format!("last-write over an item, etag {etag:?}"),
             outcome("Ok new", "Aborted old"),
             move |store, key| {
@@ -196,7 +196,7 @@ fn state_rows() -> Vec<Row<Store>> {
                 .boxed()
             },
         ));
-        rows.push(row(
+        rows.push(row::<Store>(
             format!("removal of an item, etag {etag:?}"),
             outcome("Ok ", "Aborted old"),
             move |store, key| {
@@ -208,10 +208,12 @@ fn state_rows() -> Vec<Row<Store>> {
                 .boxed()
             },
         ));
-        rows.push(row(format!("removal of nothing, etag {etag:?}"), outcome("Ok", "Aborted"), move |store, key| {
-            async move { said(store.delete(just(key).if_etag(etag)).await) }.boxed()
-        }));
-        rows.push(row(
+        rows.push(row::<Store>(
+            format!("removal of nothing, etag {etag:?}"),
+            outcome("Ok", "Aborted"),
+            move |store, key| async move { said(store.delete(just(key).if_etag(etag)).await) }.boxed(),
+        ));
+        rows.push(row::<Store>(
             format!("transaction over an item, etag {etag:?}"),
             outcome("Ok new", "Internal old"),
             move |store, key| {
@@ -224,7 +226,7 @@ fn state_rows() -> Vec<Row<Store>> {
             },
         ));
     }
-    rows.push(row("first-write over an item", "Aborted old", |store, key| {
+    rows.push(row::<Store>("first-write over an item", "Aborted old", |store, key| {
         async move {
             store.save(item(key, "old")).await.unwrap();
             let saved = said(store.save(item(key, "new").first_write()).await);
@@ -232,7 +234,7 @@ fn state_rows() -> Vec<Row<Store>> {
         }
         .boxed()
     }));
-    rows.push(row("first-write removal of an item", "Aborted old", |store, key| {
+    rows.push(row::<Store>("first-write removal of an item", "Aborted old", |store, key| {
         async move {
             store.save(item(key, "old")).await.unwrap();
             let deleted = said(store.delete(just(key).first_write()).await);
@@ -241,7 +243,7 @@ fn state_rows() -> Vec<Row<Store>> {
         .boxed()
     }));
     // Often, since what is done side by side is right by chance, too.
-    rows.push(row("a key twice in a save", "Ok 2", |store, key| {
+    rows.push(row::<Store>("a key twice in a save", "Ok 2", |store, key| {
         async move {
             let keys: Vec<String> = (0..50).map(|number| format!("{key}/{number}")).collect();
             let items = ["1", "2"].iter().flat_map(|value| keys.iter().map(|key| item(key, *value)));
@@ -256,16 +258,20 @@ fn state_rows() -> Vec<Row<Store>> {
         }
         .boxed()
     }));
-    rows.push(row("a key twice in a save, the second time with the etag from before", "Aborted 1", |store, key| {
-        async move {
-            store.save(item(key, "0")).await.unwrap();
-            let etag = store.etag(key).await;
-            let saved = said(store.bulk_save(vec![item(key, "1"), item(key, "2").if_etag(&etag)]).await);
-            format!("{saved} {}", value(store, key).await)
-        }
-        .boxed()
-    }));
-    rows.push(row("a key twice in a removal", "Ok ", |store, key| {
+    rows.push(row::<Store>(
+        "a key twice in a save, the second time with the etag from before",
+        "Aborted 1",
+        |store, key| {
+            async move {
+                store.save(item(key, "0")).await.unwrap();
+                let etag = store.etag(key).await;
+                let saved = said(store.bulk_save(vec![item(key, "1"), item(key, "2").if_etag(&etag)]).await);
+                format!("{saved} {}", value(store, key).await)
+            }
+            .boxed()
+        },
+    ));
+    rows.push(row::<Store>("a key twice in a removal", "Ok ", |store, key| {
         async move {
             store.save(item(key, "v")).await.unwrap();
             let deleted = said(store.bulk_delete(vec![just(key), just(key)]).await);
@@ -273,7 +279,7 @@ fn state_rows() -> Vec<Row<Store>> {
         }
         .boxed()
     }));
-    rows.push(row("a key twice in a bulk get", "v v", |store, key| {
+    rows.push(row::<Store>("a key twice in a bulk get", "v v", |store, key| {
         async move {
             store.save(item(key, "v")).await.unwrap();
             let items = store.bulk_get(&[key, key], -1).await.unwrap();
@@ -284,7 +290,7 @@ fn state_rows() -> Vec<Row<Store>> {
     for (name, expected) in
         [("upsert upsert", "Ok 2"), ("upsert delete", "Ok "), ("delete upsert", "Ok 2"), ("delete delete", "Ok ")]
     {
-        rows.push(row(format!("a key twice in a transaction: {name}"), expected, move |store, key| {
+        rows.push(row::<Store>(format!("a key twice in a transaction: {name}"), expected, move |store, key| {
             async move {
                 store.save(item(key, "0")).await.unwrap();
                 let step = |(number, kind)| match kind {
@@ -297,7 +303,7 @@ fn state_rows() -> Vec<Row<Store>> {
             .boxed()
         }));
     }
-    rows.push(row("a transaction of 1000 operations", "Ok v", |store, key| {
+    rows.push(row::<Store>("a transaction of 1000 operations", "Ok v", |store, key| {
         async move {
             let steps = (0..1000).map(|number| upsert(item(&format!("{key}/{number}"), "v"))).collect();
             let done = said(store.transaction(steps).await);
@@ -352,7 +358,7 @@ fn lock_rows() -> Vec<Row<Lock>> {
     for name in NAMES.map(str::to_owned).into_iter().chain(["k".repeat(10_000)]) {
         let shown: String = name.chars().take(20).collect();
         let (resource, owner) = (name.clone(), name);
-        rows.push(row(format!("resource {shown:?}"), "true false Others Done Missing", move |lock, key| {
+        rows.push(row::<Lock>(format!("resource {shown:?}"), "true false Others Done Missing", move |lock, key| {
             let resource = format!("{key}{resource}");
             async move {
                 let taken = said(lock.try_lock(&resource, "o", 60).await);
@@ -363,7 +369,7 @@ fn lock_rows() -> Vec<Row<Lock>> {
             }
             .boxed()
         }));
-        rows.push(row(format!("owner {shown:?}"), "true Others Done Done", move |lock, key| {
+        rows.push(row::<Lock>(format!("owner {shown:?}"), "true Others Done Done", move |lock, key| {
             let owner = owner.clone();
             async move {
                 let taken = said(lock.try_lock(key, &owner, 60).await);
@@ -381,10 +387,10 @@ fn lock_rows() -> Vec<Row<Lock>> {
         (1, "true"),
         (i32::MAX, "true"),
     ] {
-        rows.push(row(format!("for {seconds} s"), expected, move |lock, key| {
+        rows.push(row::<Lock>(format!("for {seconds} s"), expected, move |lock, key| {
             async move { said(lock.try_lock(key, "o", seconds).await) }.boxed()
         }));
-        rows.push(row(
+        rows.push(row::<Lock>(
             format!("keep alive for {seconds} s"),
             if seconds > 0 { "Done" } else { "InvalidArgument" },
             move |lock, key| {
@@ -396,13 +402,13 @@ fn lock_rows() -> Vec<Row<Lock>> {
             },
         ));
     }
-    rows.push(row("no resource", "InvalidArgument InvalidArgument", |lock, _| {
+    rows.push(row::<Lock>("no resource", "InvalidArgument InvalidArgument", |lock, _| {
         async move { format!("{} {}", said(lock.try_lock("", "o", 1).await), said(lock.unlock("", "o").await)) }.boxed()
     }));
-    rows.push(row("no owner", "InvalidArgument InvalidArgument", |lock, key| {
+    rows.push(row::<Lock>("no owner", "InvalidArgument InvalidArgument", |lock, key| {
         async move { format!("{} {}", said(lock.try_lock(key, "", 1).await), said(lock.unlock(key, "").await)) }.boxed()
     }));
-    rows.push(row("the separator in the resource", "Internal Internal", |lock, _| {
+    rows.push(row::<Lock>("the separator in the resource", "Unknown Unknown", |lock, _| {
         async move { format!("{} {}", said(lock.try_lock("a||b", "o", 1).await), said(lock.unlock("a||b", "o").await)) }
             .boxed()
     }));
@@ -421,7 +427,7 @@ async fn lock() {
     ];
     let mut locks = Vec::new();
     for (name, world) in ["in-memory", "redis", "several redis", "etcd"].into_iter().zip(&worlds) {
-        locks.push((name, Lock::new(world.envoy.client(Dialect::Dapr).await, world.component)));
+        locks.push((name, Lock::new(world.envoy.client(Dialect::Layotto).await, world.component)));
     }
     try_all(&locks, lock_rows(), LOCK_DIFFERENCES).await;
     finish(&worlds).await;
@@ -433,7 +439,7 @@ fn sequencer_rows() -> Vec<Row<Sequencer>> {
     let mut rows: Vec<Row<Sequencer>> = Vec::new();
     for name in NAMES.map(str::to_owned).into_iter().chain(["k".repeat(10_000)]) {
         let shown: String = name.chars().take(20).collect();
-        rows.push(row(format!("key {shown:?}"), "1 2", move |sequencer, key| {
+        rows.push(row::<Sequencer>(format!("key {shown:?}"), "1 2", move |sequencer, key| {
             let key = format!("{key}{name}");
             async move { format!("{} {}", said(sequencer.next_strong(&key).await), said(sequencer.next_strong(&key).await)) }
                 .boxed()
@@ -442,16 +448,18 @@ fn sequencer_rows() -> Vec<Row<Sequencer>> {
     for (increment, expected) in
         [(None, "1"), (Some(0), "1"), (Some(1), "1"), (Some(2), "Unknown"), (Some(-1), "Unknown")]
     {
-        rows.push(row(format!("increment {increment:?}"), expected, move |sequencer, key| {
+        rows.push(row::<Sequencer>(format!("increment {increment:?}"), expected, move |sequencer, key| {
             async move { said(sequencer.next_with(key, increment).await) }.boxed()
         }));
     }
-    rows.push(row("no key", "InvalidArgument", |sequencer, _| async move { said(sequencer.next("").await) }.boxed()));
-    rows.push(row("the separator in the key", "Unknown", |sequencer, _| {
+    rows.push(row::<Sequencer>("no key", "InvalidArgument", |sequencer, _| {
+        async move { said(sequencer.next("").await) }.boxed()
+    }));
+    rows.push(row::<Sequencer>("the separator in the key", "Unknown", |sequencer, _| {
         async move { said(sequencer.next("a||b").await) }.boxed()
     }));
     for (above, expected) in [("negative", "1"), ("zero", "1"), ("hundred", "101"), ("used-up", "Unknown")] {
-        rows.push(row(format!("biggerThan {above}"), expected, move |sequencer, _| {
+        rows.push(row::<Sequencer>(format!("biggerThan {above}"), expected, move |sequencer, _| {
             async move { said(sequencer.next_strong(above).await) }.boxed()
         }));
     }
@@ -490,7 +498,7 @@ fn configuration_rows() -> Vec<Row<Groups>> {
     let mut rows: Vec<Row<Groups>> = Vec::new();
     for name in NAMES.map(str::to_owned).into_iter().chain(["k".repeat(5_000)]) {
         let shown: String = name.chars().take(20).collect();
-        rows.push(row(format!("key {shown:?}"), "Ok v Ok nothing", move |subject, key| {
+        rows.push(row::<Groups>(format!("key {shown:?}"), "Ok v Ok nothing", move |subject, key| {
             let key = format!("{key}{name}");
             async move {
                 let store = subject.group("");
@@ -504,7 +512,7 @@ fn configuration_rows() -> Vec<Row<Groups>> {
     }
     for text in ["", " ", "||", "a||b", "a||7", "\0", "ключ\n✓"] {
         let expected = format!("Ok {}", if text.is_empty() { "empty" } else { text });
-        rows.push(row(format!("content {text:?}"), &expected, move |subject, key| {
+        rows.push(row::<Groups>(format!("content {text:?}"), &expected, move |subject, key| {
             async move {
                 let store = subject.group("");
                 format!("{} {}", said(store.save(&[(key, text)]).await), content(&store, key).await)
@@ -513,7 +521,7 @@ fn configuration_rows() -> Vec<Row<Groups>> {
         }));
     }
     for group in [" ", "\t", "ключ", "a.b", "a|b", "x y"] {
-        rows.push(row(format!("group {group:?}"), "Ok v", move |subject, key| {
+        rows.push(row::<Groups>(format!("group {group:?}"), "Ok v", move |subject, key| {
             async move {
                 let store = subject.group(group);
                 format!("{} {}", said(store.save(&[(key, "v")]).await), content(&store, key).await)
@@ -521,7 +529,7 @@ fn configuration_rows() -> Vec<Row<Groups>> {
             .boxed()
         }));
     }
-    rows.push(row("no key", "InvalidArgument InvalidArgument InvalidArgument", |subject, _| {
+    rows.push(row::<Groups>("no key", "InvalidArgument InvalidArgument InvalidArgument", |subject, _| {
         async move {
             let store = subject.group("");
             let got = said(store.get(&[""]).await.map(drop));
@@ -529,14 +537,14 @@ fn configuration_rows() -> Vec<Row<Groups>> {
         }
         .boxed()
     }));
-    rows.push(row("a key twice in a save", "Ok 2", |subject, key| {
+    rows.push(row::<Groups>("a key twice in a save", "Ok 2", |subject, key| {
         async move {
             let store = subject.group("");
             format!("{} {}", said(store.save(&[(key, "1"), (key, "2")]).await), content(&store, key).await)
         }
         .boxed()
     }));
-    rows.push(row("a key twice in a read", "1 item", |subject, key| {
+    rows.push(row::<Groups>("a key twice in a read", "1 item", |subject, key| {
         async move {
             let store = subject.group("");
             store.save(&[(key, "v")]).await.unwrap();
@@ -544,7 +552,7 @@ fn configuration_rows() -> Vec<Row<Groups>> {
         }
         .boxed()
     }));
-    rows.push(row("a key twice in a removal", "Ok nothing", |subject, key| {
+    rows.push(row::<Groups>("a key twice in a removal", "Ok nothing", |subject, key| {
         async move {
             let store = subject.group("");
             store.save(&[(key, "v")]).await.unwrap();
@@ -552,7 +560,7 @@ fn configuration_rows() -> Vec<Row<Groups>> {
         }
         .boxed()
     }));
-    rows.push(row("nothing in a save and a removal", "Ok Ok", |subject, _| {
+    rows.push(row::<Groups>("nothing in a save and a removal", "Ok Ok", |subject, _| {
         async move {
             let store = subject.group("");
             format!("{} {}", said(store.save(&[]).await), said(store.delete(&[]).await))
@@ -639,12 +647,14 @@ impl Secrets {
 
 fn secret_rows() -> Vec<Row<Secrets>> {
     let mut rows: Vec<Row<Secrets>> = vec![
-        row("a secret", r#"{"there": "v"}"#, |secrets, _| async move { secrets.get("there").await }.boxed()),
-        row("an empty secret", "an empty value", |secrets, _| async move { secrets.get("empty").await }.boxed()),
+        row::<Secrets>("a secret", r#"{"there": "v"}"#, |secrets, _| async move { secrets.get("there").await }.boxed()),
+        row::<Secrets>("an empty secret", "an empty value", |secrets, _| {
+            async move { secrets.get("empty").await }.boxed()
+        }),
     ];
     for name in ["", "gone"].map(str::to_owned).into_iter().chain(NAMES.map(str::to_owned)).chain(["k".repeat(2_000)]) {
         let shown: String = name.chars().take(20).collect();
-        rows.push(row(format!("name {shown:?}"), "not found", move |secrets, _| {
+        rows.push(row::<Secrets>(format!("name {shown:?}"), "not found", move |secrets, _| {
             let name = name.clone();
             async move { secrets.get(&name).await }.boxed()
         }));
@@ -652,8 +662,15 @@ fn secret_rows() -> Vec<Row<Secrets>> {
     rows
 }
 
-const SECRETS_DIFFERENCES: &[Difference] =
-    &[("name", "env", "an empty value", "as with both incumbents: a variable that is not set is an empty one")];
+const SECRETS_DIFFERENCES: &[Difference] = &[
+    ("name", "env", "an empty value", "as with both incumbents: a variable that is not set is an empty one"),
+    (
+        "name \"\"",
+        "kubernetes",
+        "Internal: failed getting secret with key  from secret store kubernetes: the name of the secret is empty",
+        "Kubernetes takes no name for the list of all",
+    ),
+];
 
 #[tokio::test]
 async fn secrets() {
