@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use envoy_runtime_proto::dapr::runtime::v1 as dapr;
 use envoy_runtime_proto::spec::runtime::v1 as layotto;
 use prost::Message;
@@ -48,8 +50,12 @@ fn many_failures_are_told_by_the_first_few() {
     let worker = worker(&world, &json!({"appId": "a", "components": [component]}));
     let keys = (0..5_000).map(|number| item(&format!("k{number}"), "v")).collect();
     let saved = save(&world, &worker, keys);
-    while let Some(server) = world.accept("runtime.state.s") {
-        server.close("it is down");
+    // So many are written in turns.
+    for _ in 0..200 {
+        while let Some(server) = world.accept("runtime.state.s") {
+            server.close("it is down");
+        }
+        world.advance(Duration::from_millis(1));
     }
     let status = told(&saved);
     assert_eq!(status.code(), Code::Unavailable);

@@ -127,7 +127,7 @@ fn redis_ignores_the_etag_of_a_last_write_and_of_nothing_else() {
     let (world, worker) = store("state.redis", json!({"redisHost": "redis:6379"}));
     let connecting = get(&world, &worker, "k");
     let server = let_in(&world, "runtime.state.s");
-    server.send(b"*0\r\n");
+    server.send(b"*2\r\n$-1\r\n$-1\r\n");
     assert_eq!(value(&connecting), "");
     received(&server);
     let etag_in = |asked: Started<Reply>, answer: &[u8]| {
