@@ -13,6 +13,7 @@ export RUNTIME_TEST_ETCD_DEBIAN ?= $(CURDIR)/.tools/etcd/debian/etcd
 export RUNTIME_TEST_JARS ?= $(CURDIR)/.tools/java
 export RUNTIME_TEST_GRPCURL ?= $(CURDIR)/.tools/bin/grpcurl
 export RUNTIME_TEST_TRAP ?= $(CURDIR)/target/quick/filters/runtime-trap.wasm
+export RUNTIME_TEST_DAPR_GO ?= $(CURDIR)/.tools/bin/dapr-go
 
 FILTERS = --target wasm32-wasip1 -p runtime-filter -p tunnel-filter
 STATE_FILTER = --target wasm32-wasip1 -p runtime-filter --no-default-features
@@ -105,6 +106,7 @@ tools: basics ## Install all that this machine lacks: also Redis, Node, etcd, a 
 	tools/node.sh
 	tools/etcd.sh
 	tools/grpcurl.sh
+	tools/dapr-go.sh
 	tools/java.sh
 
 .tools/bin/cargo-deny: tools/cargo-deny.sh

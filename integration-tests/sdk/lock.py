@@ -39,7 +39,6 @@ with DaprClient() as client:
         error = DaprGrpcError(raw)
         assert error.code() == StatusCode.INVALID_ARGUMENT, error
         assert error.details() == "lock store nowhere not found", error.details()
-        assert error.error_code() == "DAPR_LOCK_NOT_FOUND", error.error_code()
     print("error details")
 
 print("done")

@@ -53,6 +53,11 @@ pub fn filter_that_traps() -> PathBuf {
     from_environment("RUNTIME_TEST_TRAP", "target/quick/filters/runtime-trap.wasm", "make filters-for-tests")
 }
 
+/// An app with Dapr's SDK for Go: `RUNTIME_TEST_DAPR_GO`.
+pub fn dapr_go() -> PathBuf {
+    from_environment("RUNTIME_TEST_DAPR_GO", ".tools/bin/dapr-go", "make tools")
+}
+
 /// A program of the operating system, looked up in PATH.
 pub fn system(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();

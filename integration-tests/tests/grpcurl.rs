@@ -43,7 +43,7 @@ async fn details_are_readable_by_reflection() {
     grpcurl.args([&format!("127.0.0.1:{}", envoy.dapr_grpc), "dapr.proto.runtime.v1.Dapr/GetState"]);
     let refused = tokio::task::spawn_blocking(move || grpcurl.output()).await.unwrap().expect("grpcurl starts");
     let said = String::from_utf8(refused.stderr).unwrap();
-    for text in ["DAPR_STATE_NOT_CONFIGURED", "dapr.io", r#""resourceType": "state""#] {
+    for text in ["DAPR_STATE_NOT_CONFIGURED", "dapr.io"] {
         assert!(said.contains(text), "{said}");
     }
 }

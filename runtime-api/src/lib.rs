@@ -25,6 +25,7 @@ pub mod pace;
 pub mod protocol;
 pub mod proxy;
 pub mod testing;
+mod text;
 pub mod timers;
 
 pub use api::Runtime;

@@ -122,7 +122,14 @@ fn a_resource_with_the_separator() {
     let worker = runtime(&world, "lock.in-memory", &json!({}));
     let text = "input key/keyPrefix 'a||b' can't contain '||'".to_owned();
     let said = TRY.map(|path| status(&call(&world, &worker, path, &try_request("a||b", "o", 1))));
-    assert_eq!(said, [(Code::InvalidArgument, text.clone()), (Code::Unknown, text)]);
+    assert_eq!(
+        said,
+        [(Code::Internal, format!("failed to try acquiring lock: {text}")), (Code::Unknown, text.clone())],
+        "Dapr's is that of a store that failed"
+    );
+    let request = dapr::UnlockRequest { store_name: "l".into(), resource_id: "a||b".into(), lock_owner: "o".into() };
+    let said = UNLOCK.map(|path| status(&call(&world, &worker, path, &request)));
+    assert_eq!(said, [(Code::Internal, format!("failed to release lock: {text}")), (Code::Unknown, text)]);
 }
 
 #[test]

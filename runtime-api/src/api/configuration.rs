@@ -23,6 +23,7 @@ use crate::component::configuration::{Change, Hub, Item, Metadata, News, Selecti
 use crate::component::{Block, property};
 use crate::config::{self, Config};
 use crate::proxy::Proxy;
+use crate::text;
 use register::Register;
 
 /// What changed at one time goes to an app in messages of about this size, far below what gRPC clients take.
@@ -131,7 +132,7 @@ impl ConfigurationApi {
         Ok(layotto::GetConfigurationResponse { items: items.iter().map(layotto_item).collect() })
     }
 
-    /// Dapr's `GetConfiguration`.
+    /// Dapr's `GetConfiguration`, which leaves out items with an empty value, too.
     pub(super) async fn get_dapr(
         &self,
         call: &Call,
@@ -141,7 +142,8 @@ impl ConfigurationApi {
         let wanted = self.dapr_selection(call, named, request.keys, request.metadata)?;
         let items = named.store.get(&wanted).await;
         let items = items.map_err(|cause| Failure::Get(&wanted.keys, &named.name, cause).status(call.dialect))?;
-        Ok(dapr::GetConfigurationResponse { items: items.iter().map(dapr_item).collect() })
+        let items = items.iter().filter(|item| !item.content.is_empty()).map(dapr_item);
+        Ok(dapr::GetConfigurationResponse { items: items.collect() })
     }
 
     /// `SaveConfiguration`.
@@ -256,19 +258,20 @@ impl ConfigurationApi {
         }
     }
 
-    /// `UnsubscribeConfiguration`, whichever worker has the stream.
+    /// `UnsubscribeConfiguration`, whichever worker has the stream. As with Dapr the id alone counts, and that there is
+    /// none is no error.
     pub(super) fn unsubscribe(
         &self,
         call: &Call,
         request: &dapr::UnsubscribeConfigurationRequest,
-    ) -> Result<dapr::UnsubscribeConfigurationResponse, Status> {
-        let named = self.store(call, &request.store_name)?;
-        let ok = named.register.end(&request.id);
+    ) -> dapr::UnsubscribeConfigurationResponse {
+        let _ = self.store(call, &request.store_name); // noted where it is known
+        let ok = self.stores.iter().any(|named| named.register.end(&request.id));
         let unknown = || {
-            let id = &request.id;
+            let id = text::name(&request.id);
             format!("failed to unsubscribe to configuration request {id}: subscription does not exist")
         };
-        Ok(dapr::UnsubscribeConfigurationResponse { ok, message: if ok { String::new() } else { unknown() } })
+        dapr::UnsubscribeConfigurationResponse { ok, message: if ok { String::new() } else { unknown() } }
     }
 }
 

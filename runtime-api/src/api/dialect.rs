@@ -48,6 +48,8 @@ pub struct Lock {
     pub try_failed: &'static str,
     /// What stands before the words of a store that could not release one.
     pub unlock_failed: &'static str,
+    /// Whether a resource with `||` in it is refused in the words of a store that failed.
+    pub illegal_key_fails: bool,
 }
 
 /// Codes and texts of failures of the Configuration API; in them stand for themselves `{store}`, `{keys}` and `{cause}`.
@@ -72,7 +74,7 @@ pub enum StatePrefix {
     AppId,
 }
 
-/// `dapr.proto.runtime.v1.Dapr`, as daprd 1.18 answers it.
+/// `dapr.proto.runtime.v1.Dapr`, as daprd 1.17 answers it.
 pub const DAPR: Dialect = Dialect {
     service: "dapr.proto.runtime.v1.Dapr",
     state_prefix: StatePrefix::AppId,
@@ -102,6 +104,7 @@ pub const DAPR: Dialect = Dialect {
         failed: Code::Internal,
         try_failed: "failed to try acquiring lock: ",
         unlock_failed: "failed to release lock: ",
+        illegal_key_fails: true,
     },
 };
 
@@ -135,6 +138,7 @@ pub const LAYOTTO: Dialect = Dialect {
         failed: Code::Unknown,
         try_failed: "lock store {store}: ",
         unlock_failed: "lock store {store}: ",
+        illegal_key_fails: false,
     },
 };
 

@@ -60,7 +60,7 @@ impl LockApi {
         let refuse = |failure: LockFailure<'_>| Err(failure.status(call.dialect));
         let late = expiry.is_some_and(|seconds| seconds <= 0);
         if self.stores.is_empty() {
-            return refuse(LockFailure::NotConfigured(store));
+            return refuse(LockFailure::NotConfigured);
         }
         if resource.is_empty() {
             return refuse(LockFailure::ResourceEmpty(store));
@@ -77,7 +77,7 @@ impl LockApi {
         call.concerns(Block::Lock, store);
         match named.prefix.name(call.dialect.lock.prefix, resource) {
             Some(key) => Ok((named, key)),
-            None => refuse(LockFailure::IllegalKey(store, resource)),
+            None => refuse(LockFailure::IllegalKey(store, resource, expiry.is_none())),
         }
     }
 

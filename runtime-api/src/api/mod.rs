@@ -164,7 +164,7 @@ impl Runtime {
                 (Err(status), _) => status.into(),
             }
         } else {
-            invalid_token().into()
+            status::invalid_token(call.dialect, head.token.is_some()).into()
         };
         let reply = match (reply, self.config.limits.max_reply_bytes()) {
             (Reply::Message(frame), limit) if frame.len() > limit => call::reply_too_large(frame.len(), limit).into(),
@@ -175,6 +175,7 @@ impl Runtime {
             },
             (reply, _) => reply,
         };
+        let reply = if let Reply::Status(status) = reply { status::told(*status).into() } else { reply };
         self.account(&call, &head.target, Some(started), &reply);
         reply
     }
@@ -222,9 +223,10 @@ impl Runtime {
                 },
             }
         } else {
-            invalid_token()
+            status::invalid_token(call.dialect, head.token.is_some())
         };
         conversation.close();
+        let status = status::told(status);
         self.account(&call, &head.target, None, &Reply::from(status.clone()));
         status
     }
@@ -295,8 +297,8 @@ impl Runtime {
             Rpc::DeleteConfiguration if CONFIGURATION => {
                 Box::pin(unary(message, async move |request| configuration.delete(call, request).await))
             }
-            Rpc::UnsubscribeConfiguration if CONFIGURATION => {
-                Box::pin(unary(message, async move |request| configuration.unsubscribe(call, &request)))
+            Rpc::UnsubscribeConfiguration => {
+                Box::pin(unary(message, async move |request| Ok(configuration.unsubscribe(call, &request))))
             }
             Rpc::Check => Box::pin(unary(message, async |request| health(&request))),
             Rpc::GetMetadata => Box::pin(unary(message, async move |_: GetMetadataRequest| Ok(metadata.get()))),
@@ -358,10 +360,6 @@ fn health(request: &proto_health::HealthCheckRequest) -> Result<proto_health::He
         return Ok(proto_health::HealthCheckResponse { status });
     }
     Err(Status::not_found(format!("unknown service {name:?}")))
-}
-
-fn invalid_token() -> Status {
-    Status::unauthenticated("invalid api token: the metadata field dapr-api-token is missing or wrong")
 }
 
 /// The status with which a stream ends that its handler has ended so.

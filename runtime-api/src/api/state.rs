@@ -187,19 +187,19 @@ impl StateApi {
         let mut writes = Vec::with_capacity(request.states.len());
         for item in request.states {
             if item.key.is_empty() && !call.dialect.empty_key {
-                return Err(StateFailure::EmptyKey(&named.name).status(call.dialect));
+                return Err(StateFailure::EmptyKey.status(call.dialect));
             }
             let key = named.key(call.dialect, &item.key)?;
             writes.push((item.key.clone(), write(item, key, &BTreeMap::new())));
         }
-        let writes = writes.into_iter().map(|(name, write)| -> Attempt<'_> {
-            Box::pin(async move {
+        let writes = writes.into_iter().map(|(name, write)| -> (String, Attempt<'_>) {
+            let attempt = async move {
                 match write {
                     Ok(write) => named.store.set(write).await,
                     Err(error) => Err(error),
                 }
-                .map_err(|error| (name, error))
-            })
+            };
+            (name, Box::pin(attempt))
         });
         match errors(&self.pace, writes.collect()).await {
             Some(cause) => Err(StateFailure::Save(&named.name, cause).status(call.dialect)),
@@ -212,7 +212,7 @@ impl StateApi {
         let named = self.store(call, &request.store_name)?;
         let key = named.key(call.dialect, &request.key)?;
         let deleted = named.store.delete(delete(key, request.etag, request.options)).await;
-        deleted.map_err(|cause| StateFailure::Delete(&named.name, &request.key, cause).status(call.dialect))
+        deleted.map_err(|cause| StateFailure::Delete(&request.key, cause).status(call.dialect))
     }
 
     /// `DeleteBulkState`: as [`StateApi::save`], of removals.
@@ -223,8 +223,8 @@ impl StateApi {
             let key = named.key(call.dialect, &item.key)?;
             deletes.push((item.key, delete(key, item.etag, item.options)));
         }
-        let deletes = deletes.into_iter().map(|(name, delete)| -> Attempt<'_> {
-            Box::pin(async move { named.store.delete(delete).await.map_err(|error| (name, error)) })
+        let deletes = deletes.into_iter().map(|(name, delete)| -> (String, Attempt<'_>) {
+            (name, Box::pin(async move { named.store.delete(delete).await }))
         });
         match errors(&self.pace, deletes.collect()).await {
             Some(cause) => Err(StateFailure::DeleteBulk(&named.name, cause).status(call.dialect)),
@@ -251,7 +251,7 @@ impl StateApi {
             operations.push(match operation.operation_type.as_str() {
                 "upsert" => Operation::Upsert(write(item, key, &request.metadata).map_err(&failed)?),
                 "delete" => Operation::Delete(delete(key, item.etag, item.options)),
-                other => return Err(StateFailure::UnknownOperation(&named.name, other).status(call.dialect)),
+                other => return Err(StateFailure::UnknownOperation(other).status(call.dialect)),
             });
         }
         if operations.is_empty() {
@@ -270,18 +270,32 @@ fn response_metadata(expires: Option<SystemTime>) -> BTreeMap<String, String> {
     metadata
 }
 
-/// One of several writes or removals; a failure has the name of its key.
-type Attempt<'a> = LocalBoxFuture<'a, Result<(), (String, Error)>>;
+/// One of several writes or removals.
+type Attempt<'a> = LocalBoxFuture<'a, Result<(), Error>>;
 
-/// Makes all attempts, side by side as far as that goes, and gives their errors as one.
+/// Makes all attempts, side by side as far as that goes but those of one key in their order, so that the last one
+/// stands; gives their errors as one.
 #[inline(never)]
-async fn errors(pace: &Pace, attempts: Vec<Attempt<'_>>) -> Option<Error> {
-    let paced = attempts.into_iter().map(|attempt| async move {
-        pace.step().await;
-        attempt.await
+async fn errors(pace: &Pace, attempts: Vec<(String, Attempt<'_>)>) -> Option<Error> {
+    let mut chains: Vec<(String, Vec<Attempt<'_>>)> = Vec::with_capacity(attempts.len());
+    let mut places = BTreeMap::new();
+    for (key, attempt) in attempts {
+        let place = *places.entry(key.clone()).or_insert(chains.len());
+        match chains.get_mut(place) {
+            Some((_, chain)) => chain.push(attempt),
+            None => chains.push((key, vec![attempt])),
+        }
+    }
+    let chains = chains.into_iter().map(|(key, chain)| async move {
+        let mut failed = Vec::new();
+        for attempt in chain {
+            pace.step().await;
+            failed.extend(attempt.await.err().map(|error| (key.clone(), error)));
+        }
+        failed
     });
-    let outcomes: Vec<_> = stream::iter(paced).buffered(BULK_WIDTH).collect().await;
-    Error::join(outcomes.into_iter().filter_map(Result::err).collect())
+    let failed: Vec<Vec<_>> = stream::iter(chains).buffered(BULK_WIDTH).collect().await;
+    Error::join(failed.into_iter().flatten().collect())
 }
 
 /// The write that an item asks for. What its own metadata leave open, those of the request may say.

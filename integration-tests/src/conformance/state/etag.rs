@@ -3,7 +3,7 @@
 use crate::client::Dialect;
 use crate::conformance::Case;
 use crate::status::expect_status;
-use crate::store::{ItemOptions, item, key};
+use crate::store::{ItemOptions, delete, item, key};
 use tonic::Code;
 
 /// An etag that no store has given out.
@@ -88,6 +88,22 @@ pub async fn a_delete_with_the_etag_deletes(case: &Case) {
     case.store.delete(key(&name).if_etag(&etag)).await.unwrap();
     let answer = case.store.get(&name).await.unwrap();
     assert_eq!((answer.data.as_ref(), answer.etag.as_str()), (&b""[..], ""));
+}
+
+pub async fn a_delete_with_a_stale_etag_is_refused_whatever_the_concurrency(case: &Case) {
+    let name = case.key("k");
+    case.store.save(item(&name, "1")).await.unwrap();
+    let stale = case.store.etag(&name).await;
+    case.store.save(item(&name, "2")).await.unwrap();
+    let late = || key(&name).if_etag(&stale);
+    for late in [late(), late().first_write(), late().last_write()] {
+        expect_status(case.store.delete(late.clone()).await, Code::Aborted, "possible etag mismatch");
+        let many = case.store.bulk_delete(vec![late.clone()]).await.unwrap_err();
+        assert!(many.message().contains("possible etag mismatch"), "{many}");
+        let transaction = case.store.transaction(vec![delete(late)]).await;
+        expect_status(transaction, Code::Internal, "possible etag mismatch");
+        assert_eq!(case.store.value(&name).await, "2");
+    }
 }
 
 pub async fn a_bulk_delete_applies_what_it_can(case: &Case) {

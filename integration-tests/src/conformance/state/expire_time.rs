@@ -45,3 +45,13 @@ fn expect_expiry_time(metadata: &BTreeMap<String, String>, before: Timestamp) {
     let (earliest, latest) = (before + 999.seconds(), Timestamp::now() + 1001.seconds());
     assert!(earliest <= time && time <= latest, "{earliest} <= {time} <= {latest}");
 }
+
+pub async fn a_write_that_does_not_say_takes_the_expiry_time_away(case: &Case) {
+    let key = case.key("k");
+    for silent in [item(&key, "2"), item(&key, "2").metadata("ttlInSeconds", "")] {
+        case.store.save(item(&key, "1").ttl(1000)).await.unwrap();
+        assert!(case.store.get(&key).await.unwrap().metadata.contains_key("ttlExpireTime"));
+        case.store.save(silent).await.unwrap();
+        assert!(case.store.get(&key).await.unwrap().metadata.is_empty());
+    }
+}

@@ -65,6 +65,7 @@ macro_rules! state_suite {
             an_empty_etag_is_no_etag
             a_bulk_save_applies_what_it_can
             a_delete_with_a_wrong_etag_is_refused
+            a_delete_with_a_stale_etag_is_refused_whatever_the_concurrency
             a_delete_with_the_etag_deletes
             a_bulk_delete_applies_what_it_can
         }
@@ -73,6 +74,7 @@ macro_rules! state_suite {
         $crate::conformance! { @cases state absent_etag_mismatches $dialect:
             an_etag_for_a_missing_key_is_refused
             deleting_a_missing_key_with_an_etag_is_refused
+            an_etag_counts_at_a_last_write_too
             an_etag_is_never_used_twice
         }
     };
@@ -117,6 +119,7 @@ macro_rules! state_suite {
             the_expiry_time_is_told
             bulk_get_tells_the_expiry_time
             minus_one_takes_the_expiry_time_away
+            a_write_that_does_not_say_takes_the_expiry_time_away
         }
     };
     (transactions $dialect:ident) => {

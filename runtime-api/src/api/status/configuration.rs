@@ -2,9 +2,10 @@
 
 use tonic::{Code, Status};
 
-use super::{fill, with_details};
+use super::{Details, fill, with_details};
 use crate::api::dialect::Dialect;
-use crate::component::{Block, configuration};
+use crate::component::configuration;
+use crate::text::{name, names};
 
 /// Why a call of the Configuration API failed.
 #[derive(Debug)]
@@ -30,37 +31,36 @@ impl ConfigurationFailure<'_> {
         let told = &dialect.configuration;
         let text = |told: &str, keys: &[String], store: &str, cause: Option<&configuration::Error>| {
             let cause = cause.map(ToString::to_string).unwrap_or_default();
-            fill(told, &[("store", store), ("keys", &keys.join(" ")), ("cause", &cause)])
+            let keys = names(keys, " ");
+            fill(told, &[("store", &name(store)), ("keys", &keys), ("cause", &cause)])
         };
-        let (code, reason, store, text) = match self {
+        let (code, reason, text) = match self {
             F::NotConfigured(store) => {
                 let (code, told) = told.none;
-                (code, "ERR_CONFIGURATION_STORE_NOT_CONFIGURED", store, text(told, &[], store, None))
+                (code, "ERR_CONFIGURATION_STORE_NOT_CONFIGURED", text(told, &[], store, None))
             }
             F::NotFound(store) => {
                 let (code, told) = told.unknown;
-                (code, "ERR_CONFIGURATION_STORE_NOT_FOUND", store, text(told, &[], store, None))
+                (code, "ERR_CONFIGURATION_STORE_NOT_FOUND", text(told, &[], store, None))
             }
-            F::EmptyKey(store) => (
-                Code::InvalidArgument,
-                "ERR_MALFORMED_REQUEST",
-                store,
-                format!("a key for configuration store {store} is empty"),
-            ),
+            F::EmptyKey(store) => {
+                let text = format!("a key for configuration store {store} is empty");
+                (Code::InvalidArgument, "ERR_MALFORMED_REQUEST", text)
+            }
             F::Get(keys, store, cause) => {
                 let (code, told) = told.get;
-                (code_of(&cause, code), "ERR_CONFIGURATION_GET", store, text(told, keys, store, Some(&cause)))
+                (code_of(&cause, code), "ERR_CONFIGURATION_GET", text(told, keys, store, Some(&cause)))
             }
-            F::Write(store, cause) => (code_of(&cause, Code::Unknown), "ERR_CONFIGURATION_WRITE", store, {
-                let what = format!("configuration store {store}: ");
-                what + &cause.to_string()
-            }),
+            F::Write(store, cause) => {
+                let text = format!("configuration store {store}: {cause}");
+                (code_of(&cause, Code::Unknown), "ERR_CONFIGURATION_WRITE", text)
+            }
             F::Subscribe(keys, store, cause) => {
                 let (code, told) = told.subscribe;
-                (code_of(&cause, code), "ERR_CONFIGURATION_SUBSCRIBE", store, text(told, keys, store, Some(&cause)))
+                (code_of(&cause, code), "ERR_CONFIGURATION_SUBSCRIBE", text(told, keys, store, Some(&cause)))
             }
         };
-        with_details(dialect, code, text, reason, (Block::Configuration, store))
+        with_details(dialect, code, text, Details::reason(reason))
     }
 }
 

@@ -1,16 +1,17 @@
-//! Failures of the Lock API.
+//! Failures of the Lock API. Dapr's have no details.
 
 use tonic::{Code, Status};
 
-use super::{fill, with_details};
+use super::fill;
 use crate::api::dialect::Dialect;
-use crate::component::{Block, lock};
+use crate::component::lock;
+use crate::text::name;
 
 /// Why a call of the Lock API failed.
 #[derive(Debug)]
 pub(in crate::api) enum LockFailure<'a> {
     /// There is no lock store at all.
-    NotConfigured(&'a str),
+    NotConfigured,
     /// There is none of that name.
     NotFound(&'a str),
     /// The call names no resource.
@@ -19,8 +20,8 @@ pub(in crate::api) enum LockFailure<'a> {
     OwnerEmpty(&'a str),
     /// The lock would end before it began.
     ExpiryNotPositive(&'a str),
-    /// The resource, which is the second, holds the separator `||`.
-    IllegalKey(&'a str, &'a str),
+    /// The resource holds the separator `||`: store, resource, whether the call is a release.
+    IllegalKey(&'a str, &'a str, bool),
     /// The lock could not be asked for: store, cause.
     TryLock(&'a str, lock::Error),
     /// The lock could not be released: store, cause.
@@ -34,43 +35,31 @@ impl LockFailure<'_> {
     pub(in crate::api) fn status(self, dialect: &Dialect) -> Status {
         use LockFailure as F;
         let refused = Code::InvalidArgument;
-        let (code, reason, store, text) = match self {
-            F::NotConfigured(store) => {
-                (Code::FailedPrecondition, "DAPR_LOCK_NOT_CONFIGURED", store, "lock store is not configured".to_owned())
+        let (code, text) = match self {
+            F::NotConfigured => (Code::FailedPrecondition, "lock store is not configured".to_owned()),
+            F::NotFound(store) => (refused, format!("lock store {} not found", name(store))),
+            F::ResourceEmpty(store) => (refused, format!("ResourceId is empty in lock store {}", name(store))),
+            F::OwnerEmpty(store) => (refused, format!("LockOwner is empty in lock store {}", name(store))),
+            F::ExpiryNotPositive(store) => {
+                (refused, format!("{} is not positive in lock store {}", dialect.lock.expiry, name(store)))
             }
-            F::NotFound(store) => (refused, "DAPR_LOCK_NOT_FOUND", store, format!("lock store {store} not found")),
-            F::ResourceEmpty(store) => {
-                (refused, "DAPR_LOCK_RESOURCE_ID_EMPTY", store, format!("ResourceId is empty in lock store {store}"))
+            F::IllegalKey(store, key, releases) => {
+                let words = if releases { dialect.lock.unlock_failed } else { dialect.lock.try_failed };
+                let words =
+                    if dialect.lock.illegal_key_fails { fill(words, &[("store", store)]) } else { String::new() };
+                (dialect.lock.failed, format!("{words}input key/keyPrefix '{}' can't contain '||'", name(key)))
             }
-            F::OwnerEmpty(store) => {
-                (refused, "DAPR_LOCK_OWNER_EMPTY", store, format!("LockOwner is empty in lock store {store}"))
-            }
-            F::ExpiryNotPositive(store) => (
-                refused,
-                "DAPR_LOCK_EXPIRY_NOT_POSITIVE",
-                store,
-                format!("{} is not positive in lock store {store}", dialect.lock.expiry),
-            ),
-            F::IllegalKey(store, key) => (
-                dialect.illegal_key,
-                "DAPR_LOCK_ILLEGAL_KEY",
-                store,
-                format!("input key/keyPrefix '{key}' can't contain '||'"),
-            ),
             F::TryLock(store, cause) => {
                 let words = fill(dialect.lock.try_failed, &[("store", store)]);
-                (code(dialect, &cause), "DAPR_LOCK_TRY_LOCK_FAILED", store, format!("{words}{cause}"))
+                (code(dialect, &cause), format!("{words}{cause}"))
             }
             F::Unlock(store, cause) => {
                 let words = fill(dialect.lock.unlock_failed, &[("store", store)]);
-                (code(dialect, &cause), "DAPR_LOCK_UNLOCK_FAILED", store, format!("{words}{cause}"))
+                (code(dialect, &cause), format!("{words}{cause}"))
             }
-            F::KeepAlive(store, cause) => {
-                let text = format!("lock store {store}: {cause}");
-                (code(dialect, &cause), "DAPR_LOCK_KEEP_ALIVE_FAILED", store, text)
-            }
+            F::KeepAlive(store, cause) => (code(dialect, &cause), format!("lock store {store}: {cause}")),
         };
-        with_details(dialect, code, text, reason, (Block::Lock, store))
+        Status::new(code, text)
     }
 }
 

@@ -5,6 +5,7 @@ use tonic::{Code, Status};
 use super::fill;
 use crate::api::dialect::Dialect;
 use crate::component::secrets::Error;
+use crate::text::name as short;
 
 /// Why a call of the Secrets API failed.
 #[derive(Debug)]
@@ -47,12 +48,12 @@ impl SecretsFailure<'_> {
         };
         match self {
             F::NotConfigured => Status::failed_precondition(texts.not_configured),
-            F::NotFound(store) => Status::invalid_argument(fill(texts.not_found, &[("store", store)])),
+            F::NotFound(store) => Status::invalid_argument(fill(texts.not_found, &[("store", &short(store))])),
             F::Denied(name, store) => {
-                Status::permission_denied(format!("access denied by policy to get {name:?} from {store:?}"))
+                Status::permission_denied(format!("access denied by policy to get {:?} from {store:?}", short(name)))
             }
             F::Get(name, store, cause) => {
-                let text = fill(texts.get, &[("name", name), ("store", store), ("cause", &cause.to_string())]);
+                let text = fill(texts.get, &[("name", &short(name)), ("store", store), ("cause", &cause.to_string())]);
                 Status::new(code(&cause), text)
             }
             F::GetBulk(store, cause) => {

@@ -3,6 +3,7 @@
 use tonic::{Code, Status};
 
 use crate::component::sequencer;
+use crate::text::name;
 
 /// Why a call of the Sequencer API failed.
 #[derive(Debug)]
@@ -27,9 +28,9 @@ impl SequencerFailure<'_> {
         use SequencerFailure as F;
         let (code, text) = match self {
             F::NotConfigured => (Code::FailedPrecondition, "Sequencer store is not configured".to_owned()),
-            F::NotFound(store) => (Code::InvalidArgument, format!("Sequencer store {store} not found")),
-            F::KeyEmpty(store) => (Code::InvalidArgument, format!("Key is empty in sequencer store {store}")),
-            F::IllegalKey(key) => (Code::Unknown, format!("input key/keyPrefix '{key}' can't contain '||'")),
+            F::NotFound(store) => (Code::InvalidArgument, format!("Sequencer store {} not found", name(store))),
+            F::KeyEmpty(store) => (Code::InvalidArgument, format!("Key is empty in sequencer store {}", name(store))),
+            F::IllegalKey(key) => (Code::Unknown, format!("input key/keyPrefix '{}' can't contain '||'", name(key))),
             F::UnknownIncrement(number) => {
                 (Code::Unknown, format!("unknown increment {number} in the options; 0 is WEAK and 1 is STRONG"))
             }

@@ -1,10 +1,11 @@
-//! Failures of the State API.
+//! Failures of the State API. Reasons are Dapr's: those of its older errors begin with `ERR_`.
 
 use tonic::{Code, Status};
 
-use super::{fill, with_details};
+use super::{Details, fill, with_details};
 use crate::api::dialect::Dialect;
 use crate::component::{Block, state};
+use crate::text::name;
 
 /// Why a call of the State API failed.
 #[derive(Debug)]
@@ -16,19 +17,19 @@ pub(in crate::api) enum StateFailure<'a> {
     /// The key, or the prefix that the store adds, holds the separator `||`.
     IllegalKey(&'a str, &'a str),
     /// An item to be saved has no key.
-    EmptyKey(&'a str),
+    EmptyKey,
     /// A read failed: key, store, cause.
     Get(&'a str, &'a str, state::Error),
     /// A write failed: store, cause.
     Save(&'a str, state::Error),
-    /// A removal failed: store, key, cause.
-    Delete(&'a str, &'a str, state::Error),
+    /// A removal failed: key, cause.
+    Delete(&'a str, state::Error),
     /// A removal of many keys failed: store, cause.
     DeleteBulk(&'a str, state::Error),
     /// The store knows no transactions.
     TransactionsNotSupported(&'a str),
-    /// An operation of a transaction is neither `upsert` nor `delete`: store, operation.
-    UnknownOperation(&'a str, &'a str),
+    /// An operation of a transaction is neither `upsert` nor `delete`.
+    UnknownOperation(&'a str),
     /// A transaction failed: store, cause.
     Transaction(&'a str, state::Error),
 }
@@ -37,74 +38,87 @@ impl StateFailure<'_> {
     /// The status for an app that called by this dialect.
     pub(in crate::api) fn status(self, dialect: &Dialect) -> Status {
         use StateFailure as F;
-        let (code, reason, store, text) = match self {
+        let (code, details, text) = match self {
             F::NotConfigured(store) => (
                 Code::FailedPrecondition,
-                "DAPR_STATE_NOT_CONFIGURED",
-                store,
-                fill(dialect.no_state_store, &[("store", store)]),
+                Details::reason("DAPR_STATE_NOT_CONFIGURED"),
+                fill(dialect.no_state_store, &[("store", &name(store))]),
             ),
-            F::NotFound(store) => {
-                (Code::InvalidArgument, "DAPR_STATE_NOT_FOUND", store, format!("state store {store} is not found"))
+            F::NotFound(store) => (
+                Code::InvalidArgument,
+                Details::reason("DAPR_STATE_NOT_FOUND"),
+                format!("state store {} is not found", name(store)),
+            ),
+            F::IllegalKey(store, key) => {
+                let resource = Some((Block::State, store));
+                let details =
+                    Details { resource, wrong: Some(key), reason: "DAPR_STATE_ILLEGAL_KEY", ..Details::default() };
+                let text = format!("input key/keyPrefix '{}' can't contain '||'", name(key));
+                (dialect.illegal_key, details, text)
             }
-            F::IllegalKey(store, key) => (
-                dialect.illegal_key,
-                "DAPR_STATE_ILLEGAL_KEY",
-                store,
-                format!("input key/keyPrefix '{key}' can't contain '||'"),
-            ),
-            F::EmptyKey(store) => {
-                (Code::InvalidArgument, "DAPR_STATE_ILLEGAL_KEY", store, "state key cannot be empty".to_owned())
+            F::EmptyKey => {
+                (Code::InvalidArgument, Details::reason("ERR_STATE_SAVE"), "state key cannot be empty".to_owned())
             }
             F::Get(key, store, cause) => (
                 passing(&cause).unwrap_or(Code::Internal),
-                reason(&cause, "DAPR_STATE_GET_FAILED"),
-                store,
-                format!("fail to get {key} from state store {store}: {cause}"),
+                Details::reason("ERR_STATE_GET"),
+                format!("fail to get {} from state store {store}: {cause}", name(key)),
             ),
             F::Save(store, cause) => (
                 write_code(&cause),
-                reason(&cause, "DAPR_STATE_SAVE_FAILED"),
-                store,
+                Details::reason("ERR_STATE_SAVE"),
                 format!("failed saving state in state store {store}: {cause}"),
             ),
-            F::Delete(store, key, cause) => (
+            F::Delete(key, cause) => (
                 write_code(&cause),
-                reason(&cause, "DAPR_STATE_DELETE_FAILED"),
-                store,
-                format!("failed deleting state with key {key}: {cause}"),
+                Details::reason("ERR_STATE_DELETE"),
+                format!("failed deleting state with key {}: {cause}", name(key)),
             ),
             F::DeleteBulk(store, cause) => (
                 dialect.bulk_failed.filter(|_| passing(&cause).is_none()).unwrap_or_else(|| write_code(&cause)),
-                reason(&cause, "DAPR_STATE_DELETE_FAILED"),
-                store,
-                format!("failed deleting states in state store {store}: {cause}"),
+                Details::reason("ERR_STATE_BULK_DELETE"),
+                format!("failed deleting state in state store {store}: {cause}"),
             ),
-            F::TransactionsNotSupported(store) => (
-                Code::Unimplemented,
-                "DAPR_STATE_TRANSACTIONS_NOT_SUPPORTED",
-                store,
-                format!("state store {store} doesn't support {}", dialect.transactions),
-            ),
-            F::UnknownOperation(store, operation) => (
-                Code::Unimplemented,
-                "DAPR_STATE_OPERATION_NOT_SUPPORTED",
-                store,
-                format!("operation type {operation} not supported"),
-            ),
-            F::Transaction(store, cause @ state::Error::TooManyOperations(..)) => {
-                (Code::InvalidArgument, "DAPR_STATE_TOO_MANY_TRANSACTIONS", store, cause.to_string())
+            F::TransactionsNotSupported(store) => {
+                let details = Details {
+                    help: Some(STORES),
+                    resource: Some((Block::State, store)),
+                    reason: "DAPR_STATE_TRANSACTIONS_NOT_SUPPORTED",
+                    ..Details::default()
+                };
+                let text = format!("state store {store} doesn't support {}", dialect.transactions);
+                (Code::Unimplemented, details, text)
             }
-            F::Transaction(store, cause) => (
+            F::UnknownOperation(operation) => (
+                Code::Unimplemented,
+                Details::reason("ERR_NOT_SUPPORTED_STATE_OPERATION"),
+                format!("operation type {} not supported", name(operation)),
+            ),
+            F::Transaction(store, cause @ state::Error::TooManyOperations(have, most)) => {
+                let (have, most) = (have.to_string(), most.to_string());
+                let details = Details {
+                    resource: Some((Block::State, store)),
+                    reason: "DAPR_STATE_TOO_MANY_TRANSACTIONS",
+                    metadata: &[("currentOpsTransaction", &have), ("maxOpsPerTransaction", &most)],
+                    ..Details::default()
+                };
+                return with_details(dialect, Code::InvalidArgument, cause.to_string(), details);
+            }
+            F::Transaction(_, cause) => (
                 passing(&cause).unwrap_or(Code::Internal),
-                reason(&cause, "DAPR_STATE_TRANSACTION_FAILED"),
-                store,
+                Details::reason("ERR_STATE_TRANSACTION"),
                 format!("error while executing state transaction: {cause}"),
             ),
         };
-        with_details(dialect, code, text, reason, (Block::State, store))
+        with_details(dialect, code, text, details)
     }
 }
+
+/// Where Dapr sends those whose store has no transactions.
+const STORES: (&str, &str) = (
+    "Check the list of state stores and the features they support",
+    "https://docs.dapr.io/reference/components-reference/supported-state-stores/",
+);
 
 /// An outage and a want of room are told as such, whatever the call was about, so that clients try again, or less.
 fn passing(cause: &state::Error) -> Option<Code> {
@@ -123,14 +137,5 @@ fn write_code(cause: &state::Error) -> Code {
         state::Error::Exhausted(_) => Code::ResourceExhausted,
         state::Error::NotJson(_) => Code::Unknown,
         _ => Code::Internal,
-    }
-}
-
-fn reason(cause: &state::Error, otherwise: &'static str) -> &'static str {
-    match cause {
-        state::Error::EtagMismatch(_) => "DAPR_STATE_ETAG_MISMATCH",
-        state::Error::EtagInvalid(_) => "DAPR_STATE_ETAG_INVALID",
-        state::Error::Unavailable(_) => "DAPR_STATE_UNAVAILABLE",
-        _ => otherwise,
     }
 }

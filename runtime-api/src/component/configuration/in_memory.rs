@@ -94,6 +94,9 @@ struct Entry {
     /// The number of the write that it comes from.
     #[prost(uint64, tag = "8")]
     sequence: u64,
+    /// Whether that write took the item away: an item may well be empty.
+    #[prost(bool, tag = "9")]
+    gone: bool,
 }
 
 impl Entry {
@@ -102,8 +105,8 @@ impl Entry {
     }
 
     fn item(&self) -> Item {
-        let Self { group, label, key, content, tags, metadata, sequence, .. } = self.clone();
-        let version = if content.is_empty() { String::new() } else { sequence.to_string() };
+        let Self { group, label, key, content, tags, metadata, sequence, gone, .. } = self.clone();
+        let version = if gone { String::new() } else { sequence.to_string() };
         Item { key, content, group, label, tags, version, metadata }
     }
 
@@ -151,8 +154,7 @@ impl InMemory {
         (version, content)
     }
 
-    /// Changes what there is; again when another worker was faster. `change` gives what is new in it; an item that
-    /// goes has an empty content.
+    /// Changes what there is; again when another worker was faster. `change` gives what is new in it.
     fn write(&self, change: impl Fn(&Content, u64) -> Vec<Entry>) -> Result<(), Error> {
         loop {
             let (version, content) = self.content();
@@ -164,7 +166,7 @@ impl InMemory {
             }
             for entry in &changes {
                 next.items.retain(|old| !old.is((&entry.app, &entry.group, &entry.label, &entry.key)));
-                if !entry.content.is_empty() {
+                if !entry.gone {
                     next.items.push(entry.clone());
                 }
             }
@@ -266,7 +268,7 @@ impl Store for InMemory {
         self.write(|_, sequence| {
             let entry = |item: &Item| {
                 let Item { key, content, group, label, tags, version: _, metadata } = item.clone();
-                Entry { app: app.to_owned(), group, label, key, content, tags, metadata, sequence }
+                Entry { app: app.to_owned(), group, label, key, content, tags, metadata, sequence, gone: false }
             };
             items.iter().map(entry).collect()
         })
@@ -282,6 +284,7 @@ impl Store for InMemory {
                 label: label.clone(),
                 key: key.clone(),
                 sequence,
+                gone: true,
                 ..Entry::default()
             };
             keys.iter().filter(there).map(removal).collect()

@@ -15,6 +15,7 @@ use super::{Allowed, Error, Metadata, SERVER_NAME, Secret, Server, Store, proper
 use crate::component::{Block, Build, Driver, Environment, V1};
 use crate::config::{Field, Kind, Path, Report, Settings};
 use crate::proxy::{HttpRequest, Proxy};
+use crate::text;
 
 /// The row of the registry.
 pub const DRIVER: Driver = Driver {
@@ -181,7 +182,8 @@ impl Store for Kubernetes {
             return Err(Error::NotFound("the name of the secret is empty".to_owned()));
         }
         let body = self.ask(&format!("{}/{}", self.path(metadata), segment(name))).await?;
-        let body = body.ok_or_else(|| Error::NotFound(format!("secret {name} not found in its namespace")))?;
+        let body =
+            body.ok_or_else(|| Error::NotFound(format!("secret {} not found in its namespace", text::name(name))))?;
         serde_json::from_slice::<Object>(&body).map_err(|_| unreadable())?.secret()
     }
 

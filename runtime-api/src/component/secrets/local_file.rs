@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::{Allowed, Error, Fixed, Metadata, SECRETS, SECRETS_FIELD, Secret, Store, text_of};
 use crate::component::{Block, Build, Driver, V1};
 use crate::config::{Field, Kind, Path, Report, Settings};
+use crate::text;
 
 /// The row of the registry.
 pub const DRIVER: Driver = Driver {
@@ -113,7 +114,7 @@ fn leaves(value: &RawValue, name: &str, separator: &str, found: &mut BTreeMap<St
 #[async_trait(?Send)]
 impl Store for LocalFile {
     async fn get(&self, name: &str, _: &Metadata) -> Result<Secret, Error> {
-        self.0.0.get(name).cloned().ok_or_else(|| Error::NotFound(format!("secret {name} not found")))
+        self.0.0.get(name).cloned().ok_or_else(|| Error::NotFound(format!("secret {} not found", text::name(name))))
     }
 
     async fn bulk(&self, _: &Metadata, allowed: Allowed<'_>) -> Result<BTreeMap<String, Secret>, Error> {

@@ -16,6 +16,7 @@ use super::{leads_down, property, segment, segments, server, text_of};
 use crate::component::{Block, Build, Driver, Environment, V1};
 use crate::config::{Field, Kind, Path, Report, Settings};
 use crate::proxy::{HttpRequest, Proxy};
+use crate::text;
 
 /// The row of the registry.
 pub const DRIVER: Driver = Driver {
@@ -230,7 +231,9 @@ impl Store for Vault {
         }
         // Zero is the latest.
         let found = self.read(name, property(metadata, VERSION).unwrap_or("0")).await?;
-        found.ok_or_else(|| Error::NotFound(format!("secret {name} not found: Vault has no such path or version")))
+        found.ok_or_else(|| {
+            Error::NotFound(format!("secret {} not found: Vault has no such path or version", text::name(name)))
+        })
     }
 
     async fn bulk(&self, metadata: &Metadata, allowed: Allowed<'_>) -> Result<BTreeMap<String, Secret>, Error> {

@@ -256,7 +256,6 @@ impl Plan {
 /// The condition of a write or removal: the rules that `state.in-memory` has.
 fn wanted(etag: Option<&str>, concurrency: Concurrency) -> Result<Option<Wanted>, Error> {
     match etag.filter(|etag| !etag.is_empty()) {
-        _ if concurrency == Concurrency::LastWrite => Ok(None),
         // Dapr's driver compares texts, so what is no revision is an etag that no item has.
         Some(etag) => match etag.parse::<i64>() {
             Ok(revision) if revision > 0 && revision.to_string() == etag => Ok(Some(Wanted::Revision(revision))),
@@ -311,7 +310,8 @@ mod tests {
         assert_eq!(wanted(None, Unspecified), Ok(None));
         assert_eq!(wanted(Some(""), FirstWrite), Ok(Some(Wanted::Absent)));
         assert_eq!(wanted(Some("7"), FirstWrite), Ok(Some(Wanted::Revision(7))));
-        assert_eq!(wanted(Some("7"), LastWrite), Ok(None));
+        assert_eq!(wanted(Some("7"), LastWrite), Ok(Some(Wanted::Revision(7))), "an etag that is given counts");
+        assert_eq!(wanted(None, LastWrite), Ok(None));
         for none in ["0", "-1", "x", "07", "+7", "99999999999999999999"] {
             assert!(matches!(wanted(Some(none), Unspecified), Err(Error::EtagMismatch(_))), "{none}");
         }

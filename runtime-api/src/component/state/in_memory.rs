@@ -265,8 +265,8 @@ impl Area {
                 compare(old, write.etag.as_deref(), write.concurrency)?;
                 let expires = match write.ttl.or(self.ttl) {
                     Ttl::Lasts(time) => now.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
-                    Ttl::Endless => 0,
-                    Ttl::Unspecified => old.map_or(0, |old| old.expires),
+                    // As with Dapr's driver, a write that does not say takes the end away.
+                    Ttl::Endless | Ttl::Unspecified => 0,
                 };
                 let entry = Entry { key: key.to_owned(), data: write.data.clone(), etag: self.new_etag(), expires };
                 plan.put(number, entry, entries);
@@ -372,10 +372,10 @@ impl Store for InMemory {
     }
 }
 
-/// The rules about etags: one that is given must be that of the item; a first write without one needs an item that is
-/// not there yet; an empty one is none; the last write stands whatever its etag.
+/// The rules about etags: one that is given must be that of the item, whatever the concurrency; a first write without
+/// one needs an item that is not there yet; an empty one is none.
 fn compare(current: Option<&Entry>, etag: Option<&str>, concurrency: Concurrency) -> Result<(), Error> {
-    let given = etag.filter(|etag| !etag.is_empty() && concurrency != Concurrency::LastWrite);
+    let given = etag.filter(|etag| !etag.is_empty());
     match (given, current) {
         (Some(given), Some(current)) if given != current.etag => {
             Err(Error::EtagMismatch(format!("it was written since etag {given}")))

@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use crate::config::{Field, Kind};
 use crate::protocol::Failure;
+use crate::text;
 
 /// The metadata fields of every state store.
 pub const FIELDS: &[Field] = &[
@@ -122,14 +123,14 @@ pub enum Concurrency {
     Unspecified,
     /// A write without an etag must be the first one.
     FirstWrite,
-    /// The last write stands.
+    /// The last write stands; but an etag that is given counts all the same, save in Redis at a write.
     LastWrite,
 }
 
 /// How long an item lives from a write on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Ttl {
-    /// The request did not say: the component's default, or else as before.
+    /// The request did not say: the component's default, or else what the driver does of itself.
     #[default]
     Unspecified,
     /// Without end.
@@ -139,8 +140,11 @@ pub enum Ttl {
 }
 
 impl Ttl {
-    /// Reads the text of [`TTL`]. As with Dapr's drivers zero and less mean without end.
+    /// Reads the text of [`TTL`]. As with Dapr's drivers zero and less mean without end, and no text says nothing.
     pub fn parse(text: &str) -> Result<Self, Error> {
+        if text.is_empty() {
+            return Ok(Self::Unspecified);
+        }
         match text.trim().parse::<i64>() {
             Ok(seconds) => Ok(u64::try_from(seconds).map_or(Self::Endless, Self::from_seconds)),
             Err(_) => Err(Error::TtlInvalid(text.to_owned())),
@@ -161,19 +165,25 @@ impl Ttl {
 }
 
 impl Error {
-    /// Many errors of one call as one: the gravest kind, with the keys and texts of all.
+    /// Many errors of one call as one: the gravest kind, with the keys and texts of the first few, the gravest first.
     #[must_use]
-    pub fn join(errors: Vec<(String, Self)>) -> Option<Self> {
-        let gravest = errors.iter().map(|(_, error)| error).min_by_key(|error| error.rank())?.clone();
-        let texts: Vec<String> = errors.iter().map(|(key, error)| format!("key {key}: {}", error.cause())).collect();
-        Some(gravest.with_cause(texts.join("; ")))
+    pub fn join(mut errors: Vec<(String, Self)>) -> Option<Self> {
+        errors.sort_by_key(|(_, error)| error.rank());
+        let (_, gravest) = errors.first()?;
+        let told: Vec<String> = errors.iter().take(text::FEW).map(|(key, error)| error.told_of(key)).collect();
+        Some(gravest.clone().with_cause(text::list(&told, errors.len(), "; ")))
     }
 
     /// The same, with the key that it is about in its text.
     #[must_use]
     pub fn about(self, key: &str) -> Self {
-        let text = format!("key {key}: {}", self.cause());
+        let text = self.told_of(key);
         self.with_cause(text)
+    }
+
+    /// What is said of it as one of many.
+    fn told_of(&self, key: &str) -> String {
+        format!("key {}: {}", text::name(key), text::name(&self.cause()))
     }
 
     fn rank(&self) -> u8 {

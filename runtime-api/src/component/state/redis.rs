@@ -129,14 +129,14 @@ impl Store for Redis {
     }
 
     async fn set(&self, write: Write) -> Result<(), Error> {
-        let etag = etag(write.etag.as_deref(), write.concurrency)?;
+        let etag = etag_of_write(&write)?;
         let ttl = seconds(write.ttl.or(self.ttl));
         let words = set(&write, etag, &ttl, write.concurrency == Concurrency::FirstWrite);
         self.run(&words, write.strong).await.map_err(|error| refused(error, write.etag.as_deref()))
     }
 
     async fn delete(&self, delete: Delete) -> Result<(), Error> {
-        let etag = etag(delete.etag.as_deref(), delete.concurrency)?;
+        let etag = etag_of_removal(&delete);
         let words: [&[u8]; 5] = [b"EVAL", DELETE.as_bytes(), b"1", delete.key.as_bytes(), etag.as_bytes()];
         self.run(&words, delete.strong).await.map_err(|error| refused(error, delete.etag.as_deref()))
     }
@@ -154,11 +154,9 @@ impl Store for Redis {
         let mut steps: Vec<Vec<&[u8]>> = vec![vec![b"MULTI"]];
         for (operation, ttl) in operations.iter().zip(&ttls) {
             steps.push(match operation {
-                Operation::Upsert(write) => {
-                    set(write, etag(write.etag.as_deref(), write.concurrency)?, ttl, false).to_vec()
-                }
+                Operation::Upsert(write) => set(write, etag_of_write(write)?, ttl, false).to_vec(),
                 Operation::Delete(delete) => {
-                    let etag = etag(delete.etag.as_deref(), delete.concurrency)?;
+                    let etag = etag_of_removal(delete);
                     vec![b"EVAL", DELETE.as_bytes(), b"1", delete.key.as_bytes(), etag.as_bytes()]
                 }
             });
@@ -186,16 +184,26 @@ fn set<'a>(write: &'a Write, etag: &'a str, ttl: &'a str, mark: bool) -> [&'a [u
     [b"EVAL", SET.as_bytes(), b"1", write.key.as_bytes(), etag.as_bytes(), &write.data, mark, ttl.as_bytes()]
 }
 
-/// What the scripts compare with: the version, or "0" where none is asked for.
-fn etag(etag: Option<&str>, concurrency: Concurrency) -> Result<&str, Error> {
-    match etag {
-        None | Some("") => Ok("0"),
+/// What the scripts take for no etag.
+const NO_ETAG: &str = "0";
+
+/// What the script of a write compares with. As with Dapr's driver the last write does so with nothing, whatever etag it
+/// brings, and an etag that is no number is refused before Redis is asked.
+fn etag_of_write(write: &Write) -> Result<&str, Error> {
+    match write.etag.as_deref() {
+        None | Some("") => Ok(NO_ETAG),
+        Some(_) if write.concurrency == Concurrency::LastWrite => Ok(NO_ETAG),
         Some(etag) if etag.parse::<i64>().is_err() => {
             Err(Error::EtagInvalid(format!("{etag:?} is not a whole number, as the etags of this store are")))
         }
-        Some(_) if concurrency == Concurrency::LastWrite => Ok("0"),
         Some(etag) => Ok(etag),
     }
+}
+
+/// What the script of a removal compares with: as with Dapr's driver the etag that is given, whatever the concurrency,
+/// and any text may be one.
+fn etag_of_removal(delete: &Delete) -> &str {
+    delete.etag.as_deref().filter(|etag| !etag.is_empty()).unwrap_or(NO_ETAG)
 }
 
 fn seconds(ttl: Ttl) -> String {
@@ -253,11 +261,25 @@ mod tests {
 
     #[test]
     fn etags() {
-        assert_eq!(etag(None, Concurrency::Unspecified), Ok("0"));
-        assert_eq!(etag(Some(""), Concurrency::FirstWrite), Ok("0"));
-        assert_eq!(etag(Some("3"), Concurrency::FirstWrite), Ok("3"));
-        assert_eq!(etag(Some("3"), Concurrency::LastWrite), Ok("0"));
-        assert!(matches!(etag(Some("x"), Concurrency::LastWrite), Err(Error::EtagInvalid(_))));
+        use Concurrency::{FirstWrite, LastWrite, Unspecified};
+        let given = |etag: Option<&str>| etag.map(str::to_owned);
+        let of_write = |etag, concurrency| {
+            let write = Write { etag: given(etag), concurrency, ..Write::default() };
+            etag_of_write(&write).map(str::to_owned)
+        };
+        assert_eq!(of_write(None, Unspecified), Ok("0".to_owned()));
+        assert_eq!(of_write(Some(""), FirstWrite), Ok("0".to_owned()));
+        assert_eq!(of_write(Some("3"), FirstWrite), Ok("3".to_owned()));
+        assert_eq!(of_write(Some("3"), LastWrite), Ok("0".to_owned()));
+        assert_eq!(of_write(Some("x"), LastWrite), Ok("0".to_owned()));
+        assert!(matches!(of_write(Some("x"), Unspecified), Err(Error::EtagInvalid(_))));
+        for concurrency in [Unspecified, FirstWrite, LastWrite] {
+            let of_removal = |etag| {
+                let delete = Delete { etag: given(etag), concurrency, ..Delete::default() };
+                etag_of_removal(&delete).to_owned()
+            };
+            assert_eq!([None, Some(""), Some("3"), Some("x")].map(of_removal), ["0", "0", "3", "x"]);
+        }
     }
 
     #[test]
