@@ -25,7 +25,7 @@ use crate::report::Finding;
 use found::Found;
 pub use found::{Origin, PLACES};
 use origins::{Children, Origins};
-pub use secrets::{Variable, environment_file};
+pub use secrets::{DERIVED, Variable, environment_file};
 pub use spot::{File, Spot};
 
 /// A configuration as it was read and checked.
