@@ -261,3 +261,23 @@ fn a_mark_in_front_of_a_text_is_passed_over() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(said, "error: r.yaml: it is encoded as UTF-16; save it as UTF-8\n");
 }
+
+#[test]
+fn a_file_of_another_kind_is_said_to_be() {
+    let folder = tempfile::tempdir().unwrap();
+    for (text, said) in [
+        ("apiVersion: dapr.io/v1alpha1\nkind: Component\n", "name the folder that it is in with --resources-path"),
+        ("servers: []\n", "name it with --layotto-config"),
+        ("version: 1\napps: []\n", "start an envoy-runtime for each of its apps"),
+        ("static_resources: {}\n", "this is a configuration of Envoy's"),
+        ("print\n", "this is no runtime.yaml, which has fields such as `appId: orders`"),
+    ] {
+        fs::write(folder.path().join("f"), text).unwrap();
+        let output = envoy_runtime(folder.path(), &["check", "-f", "f"]);
+        let lines = String::from_utf8(output.stdout).unwrap();
+        assert!(lines.starts_with("f:1:1: error: ") && lines.contains(said) && lines.lines().count() == 1, "{lines}");
+    }
+    let output = envoy_runtime(folder.path(), &["check", "--app-id", "a", "--resources-path", "f"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said, "error: f: a folder of component files is expected, not a file; name the folder that it is in\n");
+}

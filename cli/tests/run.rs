@@ -150,7 +150,19 @@ fn an_app_that_does_not_start_is_named() {
     let place = Place::with(IN_MEMORY);
     let (code, _, errors) = place.run(&FREE_PORTS, &["./no-such-app"]);
     assert_eq!(code, Some(1));
-    assert!(errors.contains("error: the app ./no-such-app did not start: No such file or directory"), "{errors}");
+    let text = "error: the app ./no-such-app did not start: No such file or directory (os error 2); check its path, and the \
+                interpreter in its first line\n";
+    assert!(errors.contains(text), "{errors}");
+    let (_, _, errors) = place.run(&FREE_PORTS, &["no-such-app"]);
+    assert!(
+        errors.contains("; there is no program no-such-app in PATH: check its name, or give its path\n"),
+        "{errors}"
+    );
+    fs::write(place.file("app.py"), "print()").unwrap();
+    let (_, _, errors) = place.run(&FREE_PORTS, &["./app.py"]);
+    let text = "Permission denied (os error 13); make it executable (chmod +x ./app.py), or start it by its interpreter, such as \
+                python3 ./app.py\n";
+    assert!(errors.contains(text), "{errors}");
 }
 
 #[test]
@@ -444,7 +456,10 @@ fn a_port_that_is_taken_is_named_with_its_flag() {
         }
         let (code, _, errors) = place.run(&ports, &["true"]);
         assert_eq!(code, Some(1));
-        let text = format!("error: port {port} on 127.0.0.1 is taken by another program; choose another with {flag}");
+        let text = format!(
+            "error: port {port} on 127.0.0.1 is taken by another program, perhaps another envoy-runtime or a daprd; \
+             choose another with {flag} (0 takes a free one)"
+        );
         assert!(errors.contains(&text), "{errors}");
     }
 }
@@ -463,6 +478,52 @@ fn an_envoy_that_gives_up_is_quoted() {
     let (code, _, errors) = place.run(&["--envoy", "./runtime.yaml"], &["true"]);
     assert_eq!(code, Some(1));
     assert!(errors.contains("./runtime.yaml is no program that could be started"), "{errors}");
+}
+
+#[test]
+fn an_app_that_fails_is_told_from_an_envoy_that_does() {
+    let place = Place::with(IN_MEMORY);
+    let (code, _, errors) = place.run(&FREE_PORTS, &["sh", "-c", "echo oh >&2; exit 3"]);
+    assert_eq!(code, Some(3));
+    assert!(errors.contains("oh\n") && errors.contains("\nthe app ended after "), "{errors}");
+    assert!(errors.ends_with(" s (exit status: 3), and Envoy ends with it\n"), "{errors}");
+}
+
+#[test]
+fn an_envoy_that_is_too_old_is_said_to_be() {
+    let place = Place::with(IN_MEMORY);
+    let script = "#!/bin/sh
+[ \"$1\" = --version ] && echo 'envoy  version: 0a1b/1.29.2/Clean/RELEASE/BoringSSL' && exit
+echo '[1][critical] unknown field' >&2; exit 1\n";
+    fs::write(place.file("envoy"), script).unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(place.file("envoy"), executable).unwrap();
+    let (_, _, errors) = place.run(&["--envoy", "./envoy"], &["true"]);
+    let text = "\n  ./envoy is Envoy 1.29.2, which is too old: 1.36 or newer is needed. `make basics` fetches one";
+    assert!(errors.contains(text), "{errors}");
+}
+
+/// The lines of each, as objects.
+#[test]
+fn what_is_said_is_told_apart_for_a_program() {
+    let place = Place::with(IN_MEMORY);
+    let arguments = [&FREE_PORTS[..], &["--output", "json"]].concat();
+    let (code, out, _) = place.run(&arguments, &["sh", "-c", "echo one; echo two >&2; printf three"]);
+    assert_eq!(code, Some(0));
+    let objects: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let ready = objects.iter().find(|object| object["from"] == "run").unwrap();
+    assert_eq!((&ready["ready"], &ready["appId"]), (&true.into(), &"orders".into()));
+    assert_eq!(ready["components"][0]["type"], "state.in-memory");
+    assert!(ready["endpoints"]["daprGrpc"].as_str().unwrap().starts_with("127.0.0.1:"), "{ready}");
+    for (output, line) in [("stdout", "one"), ("stderr", "two"), ("stdout", "three")] {
+        let is_it = |object: &serde_json::Value| {
+            object["from"] == "app"
+                && object["output"] == output
+                && object["line"] == line
+                && object["time"].is_string()
+        };
+        assert!(objects.iter().any(is_it), "{line}: {out}");
+    }
 }
 
 #[test]

@@ -277,7 +277,7 @@ fn redis_waits_for_its_replicas_within_the_limit_of_a_call() {
         let call = save(&world, &worker, vec![StateItem { options, ..item("k", "v") }]);
         let server = accept(&world);
         assert_eq!(received(&server), resp(&["INFO", "replication"]));
-        let info = "slave0:ip=10.0.0.2,state=online,lag=0";
+        let info = "role:master\r\nconnected_slaves:1\r\n";
         server.send(format!("${}\r\n{info}\r\n", info.len()).as_bytes());
         let written = received(&server);
         server.send(b":1\r\n");

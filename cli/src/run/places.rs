@@ -33,6 +33,9 @@ pub(super) fn folder() -> Result<TempDir, Failure> {
     make(Path::new("/tmp")).map_err(failed)
 }
 
+/// Who most likely has a port of ours.
+const LIKELY: &str = ", perhaps another envoy-runtime or a daprd";
+
 /// The flag that sets the port of a listener.
 pub(crate) const FLAGS: [(&str, &str); 4] = [
     ("layottoGrpc", "--layotto-port"),
@@ -51,7 +54,8 @@ pub(super) fn settle(config: &mut Config, admin_given: bool, folder: &Path) -> R
     let mut held = Vec::new();
     for (name, listen) in config.listeners.all_mut() {
         let flag = FLAGS.iter().find(|(listener, _)| *listener == name).map_or("", |(_, flag)| flag);
-        let instead = format!("choose another with {flag}, or with listeners.{name} in the configuration");
+        let instead =
+            format!("choose another with {flag} (0 takes a free one), or with listeners.{name} in the configuration");
         match listen {
             Listen::Tcp(host, port) => match TcpListener::bind((host.as_str(), *port)) {
                 Ok(listener) => {
@@ -60,14 +64,15 @@ pub(super) fn settle(config: &mut Config, admin_given: bool, folder: &Path) -> R
                 }
                 Err(error) => {
                     let why = match error.kind() {
-                        ErrorKind::AddrInUse => "is taken by another program".to_owned(),
+                        ErrorKind::AddrInUse => format!("is taken by another program{LIKELY}"),
+                        ErrorKind::PermissionDenied => "may not be used by you: ports below 1024 are root's".to_owned(),
                         _ => format!("can't be used: {error}"),
                     };
                     return Err(Failure::new(format!("port {port} on {host} {why}; {instead}")));
                 }
             },
             Listen::Unix(path) if UnixStream::connect(&path).is_ok() => {
-                return Err(Failure::new(format!("the socket {path} is taken by another program; {instead}")));
+                return Err(Failure::new(format!("the socket {path} is taken by another program{LIKELY}; {instead}")));
             }
             Listen::Unix(path) => {
                 let parent = Path::new(path).parent().unwrap_or(Path::new("/"));

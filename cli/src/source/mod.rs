@@ -25,7 +25,7 @@ use crate::report::Finding;
 use found::Found;
 pub use found::{Origin, PLACES};
 use origins::{Children, Origins};
-pub use secrets::{Variable, environment_file};
+pub use secrets::{DERIVED, Variable, environment_file};
 pub use spot::{File, Spot};
 
 /// A configuration as it was read and checked.
@@ -143,6 +143,26 @@ impl Draft {
         }
     }
 
+    /// Whether a file that was taken for a `runtime.yaml` is another's, which is reported with the flag that takes it.
+    fn is_of_another_program(&mut self, root: &yaml::Node) -> bool {
+        let has = |name: &str| root.get(name).is_some();
+        let text = if has("apiVersion") && has("kind") {
+            "this is a file of Dapr's, not a runtime.yaml; name the folder that it is in with --resources-path"
+        } else if has("servers") {
+            "this is a configuration of Layotto's, not a runtime.yaml; name it with --layotto-config"
+        } else if has("apps") && has("version") {
+            "this is a run template of Dapr's, not a runtime.yaml; start an envoy-runtime for each of its apps"
+        } else if has("static_resources") || has("dynamic_resources") {
+            "this is a configuration of Envoy's, not a runtime.yaml; start Envoy with it yourself"
+        } else if root.fields().is_empty() && root.text().is_some() {
+            "this is no runtime.yaml, which has fields such as `appId: orders`"
+        } else {
+            return false;
+        };
+        self.findings.push(Finding::error(root.spot.clone(), "", text));
+        true
+    }
+
     /// The limits given as flags, which go before what is in a file.
     fn add_limits(&mut self, source: &Source) {
         if let Some((flag, bytes)) = source.largest_message() {
@@ -170,6 +190,7 @@ impl Draft {
         }
         let broken = !draft.findings.is_empty();
         match documents.first() {
+            Some(root) if draft.is_of_another_program(root) => draft.document = Value::Null,
             Some(root) => {
                 draft.document = root.value();
                 root.walk(&Path::default(), &mut |path, node| {
@@ -369,6 +390,10 @@ fn text_of(path: &FilePath) -> io::Result<String> {
 
 /// The files of a folder that may hold components, by name. Folders within it are not searched, as Dapr does not.
 fn component_files(dir: &FilePath) -> Result<Vec<PathBuf>, Failure> {
+    if dir.is_file() {
+        let text = "a folder of component files is expected, not a file; name the folder that it is in";
+        return Err(Failure::file(dir, &text));
+    }
     let entries = fs::read_dir(dir).map_err(|error| Failure::file(dir, &error))?;
     let mut files = Vec::new();
     for entry in entries {

@@ -22,6 +22,15 @@ const VARIABLE: &str = "RUNTIME_SECRET";
 /// Where the service account of a pod has its namespace; Dapr takes it from the variable.
 const NAMESPACE: &str = "NAMESPACE";
 
+/// Fields that are read from elsewhere when a configuration is, which no person writes: the type of their component, their
+/// name, and the field that says from where, if one must.
+pub const DERIVED: &[(&str, &str, Option<&str>)] = &[
+    (local_env::DRIVER.kind, SECRETS, None),
+    (local_file::DRIVER.kind, SECRETS, Some(local_file::FILE)),
+    (vault::DRIVER.kind, vault::TOKEN, Some(vault::TOKEN_FILE)),
+    (kubernetes::DRIVER.kind, kubernetes::TOKEN, None),
+];
+
 /// A secret, and the variable that is to hold it in the environment of Envoy.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Variable {
