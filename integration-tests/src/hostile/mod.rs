@@ -215,7 +215,7 @@ async fn watch(ground: &Ground) {
 
 /// What Envoy's log and counters say of VMs that have crashed.
 async fn traps(ground: &Ground) {
-    let Ok(crashes) = timeout(Duration::from_secs(60), ground.envoy.crashes()).await else {
+    let Ok(crashes) = timeout(Duration::from_mins(1), ground.envoy.crashes()).await else {
         ground.record.find(Kind::Rest, "Envoy's admin interface does not answer", "when all was over");
         return;
     };
