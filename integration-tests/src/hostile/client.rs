@@ -26,7 +26,7 @@ pub(super) enum End {
     Status { code: Code, text: String, messages: Vec<Bytes> },
     /// With a status of HTTP and none of gRPC.
     Http(u16),
-    /// By a frame RST_STREAM.
+    /// By a frame `RST_STREAM`.
     Reset(Reason),
     /// With its connection.
     Lost,

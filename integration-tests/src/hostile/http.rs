@@ -47,10 +47,9 @@ pub(super) async fn http(ground: Arc<Ground>, number: usize) {
             0..4 => {
                 let start = Instant::now();
                 let answer = http1::request(port, method.clone(), path, &[], body);
-                let answer = timeout(patience(&ground), answer)
-                    .await
-                    .map(|answer| answer.map(|answer| answer.status().as_u16()));
-                judge(&ground, &format!("{method} {path} in HTTP/1"), start, answer.map(Result::ok));
+                let answer = async { answer.await.ok().map(|answer| answer.status().as_u16()) };
+                let answer = Answer::within(patience(&ground), answer).await;
+                judge(&ground, &format!("{method} {path} in HTTP/1"), start, &answer);
             }
             4..8 => {
                 if connection.as_ref().is_none_or(|open| !Connection::is_open(open)) {
@@ -61,8 +60,8 @@ pub(super) async fn http(ground: Arc<Ground>, number: usize) {
                 let Ok(mut call) = open.send(request.expect("a request")).await else { continue };
                 let start = Instant::now();
                 call.send(body, true);
-                let answer = timeout(patience(&ground), call.incoming.status()).await;
-                judge(&ground, &format!("{method} {path} in HTTP/2"), start, answer);
+                let answer = Answer::within(patience(&ground), call.incoming.status()).await;
+                judge(&ground, &format!("{method} {path} in HTTP/2"), start, &answer);
             }
             _ => broken(port, &mut random).await,
         }
@@ -86,20 +85,38 @@ fn patience(ground: &Ground) -> Duration {
     super::ground::TIMEOUT + ground.margin()
 }
 
-/// `Err` when there was no answer in time, `Ok(None)` when there never will be.
-fn judge(ground: &Ground, what: &str, start: Instant, answer: Result<Option<u16>, tokio::time::error::Elapsed>) {
+/// What became of a request.
+enum Answer {
+    Status(u16),
+    /// The connection has ended.
+    Lost,
+    /// Nothing came in time.
+    Open,
+}
+
+impl Answer {
+    async fn within(patience: Duration, status: impl Future<Output = Option<u16>>) -> Self {
+        match timeout(patience, status).await {
+            Ok(Some(status)) => Self::Status(status),
+            Ok(None) => Self::Lost,
+            Err(_) => Self::Open,
+        }
+    }
+}
+
+fn judge(ground: &Ground, what: &str, start: Instant, answer: &Answer) {
     let took = start.elapsed();
     let column = match answer {
-        Ok(Some(200..400)) => Column::Ok,
+        Answer::Status(200..400) => Column::Ok,
         // Dapr's answer to the health check of another app is 500.
-        Ok(Some(400..=501)) => Column::Refused,
-        Ok(Some(status)) => {
+        Answer::Status(400..=501) => Column::Refused,
+        Answer::Status(status) => {
             ground.record.find(Kind::Http, "an odd status of HTTP", format!("{what}: {status}"));
             Column::Odd
         }
         // A body that is too large is refused before it has come, and the connection closed.
-        Ok(None) => Column::Lost,
-        Err(_) => {
+        Answer::Lost => Column::Lost,
+        Answer::Open => {
             ground.record.find(Kind::Http, "a request is open past its limit", what);
             Column::Odd
         }

@@ -215,7 +215,7 @@ async fn watch(ground: &Ground) {
 
 /// What Envoy's log and counters say of VMs that have crashed.
 async fn traps(ground: &Ground) {
-    let Ok(crashes) = timeout(Duration::from_secs(60), ground.envoy.crashes()).await else {
+    let Ok(crashes) = timeout(Duration::from_mins(1), ground.envoy.crashes()).await else {
         ground.record.find(Kind::Rest, "Envoy's admin interface does not answer", "when all was over");
         return;
     };
@@ -245,21 +245,23 @@ fn tell(ground: &Ground) {
         }
         println!("log: {}", ground.envoy.scratch().display());
     }
-    let mut command = ground.options.clone();
     let findings = ground.record.findings();
     if findings.is_empty() {
         println!("no findings");
         return;
     }
-    println!("{} findings with {}; a part of it may do:", findings.len(), ground.options.command());
+    let mut again = ground.options.clone();
+    let faults = || Kind::value_variants().iter().copied().filter(|kind| kind.is_fault() && ground.options.has(*kind));
+    println!("{} findings with {}", findings.len(), again.command());
     for Finding { kind, what, example, at, times } in findings {
         let at = at.as_secs_f64();
-        println!("FINDING {kind}: {what} ({times} times, the first after {at:.1} s): {example}");
-        if kind != Kind::Rest {
-            let faults =
-                Kind::value_variants().iter().copied().filter(|other| other.is_fault() && ground.options.has(*other));
-            (command.only, command.without) = ([kind].into_iter().chain(faults).collect(), Vec::new());
-            println!("    {}", command.command());
+        print!("FINDING {kind}: {what} ({times} times, the first after {at:.1} s): {example}");
+        if kind == Kind::Rest {
+            println!();
+        } else {
+            // Less may do as well.
+            (again.only, again.without) = (std::iter::once(kind).chain(faults()).collect(), Vec::new());
+            println!(" | {}", again.command());
         }
     }
 }

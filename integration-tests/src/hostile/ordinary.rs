@@ -356,11 +356,9 @@ pub(super) async fn locks(ground: Arc<Ground>, locks: Arc<Locks>, number: usize)
                     expire: seconds,
                 };
                 let sent = Instant::now();
-                if let Ok(reply) = caller.unary::<layotto::LockKeepAliveResponse>("LockKeepAlive", &request, None).await
-                {
-                    if reply.status == 0 {
-                        locks.change(lock, &owner, expiry(sent, seconds));
-                    }
+                let answer = caller.unary::<layotto::LockKeepAliveResponse>("LockKeepAlive", &request, None).await;
+                if answer.is_ok_and(|reply| reply.status == 0) {
+                    locks.change(lock, &owner, expiry(sent, seconds));
                 }
             }
             // From here on it may be free. Some are left to expire.

@@ -202,24 +202,19 @@ async fn one_call(ground: &Ground, connection: &Connection, messages: &Messages,
     }
     // It is left at a random time, if it has not ended by then.
     let patience = Duration::from_secs_f64(3.0 * random.random::<f64>().powi(4));
-    match timeout(patience, call.incoming.all()).await {
-        Ok(end) => {
-            // A stream may end with any number of messages.
-            let end = match end {
-                End::Status { code: Code::Ok, text, .. } => {
-                    End::Status { code: Code::Ok, text, messages: vec![Bytes::new()] }
-                }
-                other => other,
-            };
-            // The deadline of a request that is not whole begins when it pleases.
-            let terms = Terms { deadline: Some(deadline.filter(|_| !odd_deadline).unwrap_or_default()), ..terms };
-            judge(ground, Kind::Random, &path, terms, start.elapsed(), &end);
-        }
-        Err(_) => {
-            call.reset();
-            ground.record.count(Kind::Random, Column::Left, start.elapsed());
-        }
-    }
+    let Ok(end) = timeout(patience, call.incoming.all()).await else {
+        call.reset();
+        ground.record.count(Kind::Random, Column::Left, start.elapsed());
+        return;
+    };
+    // A stream may end with any number of messages.
+    let end = match end {
+        End::Status { code: Code::Ok, text, .. } => End::Status { code: Code::Ok, text, messages: vec![Bytes::new()] },
+        other => other,
+    };
+    // The deadline of a request that is not whole begins when it pleases.
+    let terms = Terms { deadline: Some(deadline.filter(|_| !odd_deadline).unwrap_or_default()), ..terms };
+    judge(ground, Kind::Random, &path, terms, start.elapsed(), &end);
 }
 
 fn get_state(place: Place, key: &str) -> Bytes {
@@ -241,7 +236,7 @@ pub(super) async fn burst(ground: Arc<Ground>, number: usize) {
         let deadline = random.random_bool(0.3).then(|| Duration::from_millis(random.random_range(1..2000)));
         let leaves = random.random_bool(0.1);
         let mut connections = Vec::new();
-        for _ in 0..size / ON_A_CONNECTION + 1 {
+        for _ in 0..=size / ON_A_CONNECTION {
             let port = ground.envoy.dapr_grpc;
             connections.extend(connect(&ground, Kind::Burst, port, WINDOW).await);
         }
@@ -437,9 +432,9 @@ pub(super) async fn drop_connections(
             let body = frame(&messages.request(method, &mut random));
             let path = format!("/{}/{}", method.service, method.name);
             let Ok(mut call) = connection.begin(&path, &[]).await else { break };
-            let part = random.random_range(0..=body.len());
+            let cut = random.random_range(0..=body.len());
             let whole = random.random_range(0..4) > 0;
-            call.send(if whole { body } else { body.slice(..part) }, whole);
+            call.send(if whole { body } else { body.slice(..cut) }, whole);
             calls.push((call, Instant::now()));
         }
         sleep(Duration::from_secs_f64(0.3 * random.random::<f64>().powi(2))).await;
@@ -486,7 +481,7 @@ async fn greed(caller: &mut Caller, place: Place, deadline: Option<Duration>, ra
         4..6 => {
             let operation = |key: u32| {
                 let item = item(&format!("greedy{}", key % 500), "x");
-                if key % 2 == 0 { upsert(item) } else { delete(item) }
+                if key.is_multiple_of(2) { upsert(item) } else { delete(item) }
             };
             let operations = (0..random.random_range(1..6000)).map(operation).collect();
             let request = dapr::ExecuteStateTransactionRequest { store_name, operations, ..Default::default() };
