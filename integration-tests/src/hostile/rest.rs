@@ -40,7 +40,8 @@ impl Holdings {
 
 /// How often VMs were made anew, by Envoy's counters; `None` when it does not answer.
 pub(super) async fn reloads_of_vms(ground: &Ground) -> Option<u64> {
-    let answer = timeout(Duration::from_secs(20), http1::get(ground.envoy.admin, "/stats?filter=vm_reload_success")).await;
+    let answer =
+        timeout(Duration::from_secs(20), http1::get(ground.envoy.admin, "/stats?filter=vm_reload_success")).await;
     let (_, text) = answer.ok()?.ok()?;
     let counters = text.lines().filter_map(|line| line.split_once(": "));
     Some(
