@@ -27,8 +27,8 @@ pub fn insist(program: &Path) {
 
 /// What is older than what it was made of, and that.
 fn outdated(program: &Path) -> Option<(PathBuf, PathBuf)> {
-    let parts = made_of(&program.with_extension("d"));
-    let filters = parts.iter().filter(|part| part.extension().is_some_and(|extension| extension == "wasm"));
+    let parts = made_of(&if is_filter(program) { beside(program) } else { program.with_extension("d") });
+    let filters = parts.iter().filter(|part| is_filter(part));
     let filters = filters.map(|filter| (filter.clone(), made_of(&beside(filter))));
     // The filters first: to build them anew is what makes the program older in turn.
     let all = filters.chain([(program.to_owned(), parts.clone())]);
@@ -55,6 +55,10 @@ fn files_in(path: PathBuf) -> Vec<PathBuf> {
         Ok(entries) => entries.filter_map(Result::ok).flat_map(|entry| files_in(entry.path())).collect(),
         Err(_) => vec![path],
     }
+}
+
+fn is_filter(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "wasm")
 }
 
 fn beside(filter: &Path) -> PathBuf {
@@ -101,6 +105,7 @@ mod tests {
 
         file(&at("driver.rs"), "", 4);
         assert_eq!(outdated(&at("program")), Some((at("filters/runtime.wasm"), at("driver.rs"))));
+        assert_eq!(outdated(&at("filters/runtime.wasm")), Some((at("filters/runtime.wasm"), at("driver.rs"))));
         file(&at("filters/runtime.wasm"), "", 5);
         assert_eq!(outdated(&at("program")), Some((at("program"), at("filters/runtime.wasm"))));
         file(&at("program"), "", 6);

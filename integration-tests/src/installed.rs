@@ -58,7 +58,10 @@ pub fn grpcurl() -> PathBuf {
 
 /// The filter with a method that traps: `RUNTIME_TEST_TRAP`.
 pub fn filter_that_traps() -> PathBuf {
-    from_environment("RUNTIME_TEST_TRAP", "target/quick/filters/runtime-trap.wasm", "make filters-for-tests")
+    let filter =
+        from_environment("RUNTIME_TEST_TRAP", "target/quick/filters/runtime-trap.wasm", "make filters-for-tests");
+    fresh::insist(&filter);
+    filter
 }
 
 /// A program of the operating system, looked up in PATH.
