@@ -2,6 +2,7 @@
 
 ENVOY_VERSION ?= 1.40.0
 ENVOY_VERSIONS ?= 1.36.4 1.37.0 1.39.3 1.40.0
+ARCHITECTURES ?= x86_64 aarch64
 
 # What the tests run: see integration-tests/src/installed.rs.
 export ENVOY ?= $(CURDIR)/.tools/envoy/$(ENVOY_VERSION)/envoy
@@ -15,26 +16,34 @@ export RUNTIME_TEST_GRPCURL ?= $(CURDIR)/.tools/bin/grpcurl
 export RUNTIME_TEST_TRAP ?= $(CURDIR)/target/quick/filters/runtime-trap.wasm
 export RUNTIME_TEST_DAPR_GO ?= $(CURDIR)/.tools/bin/dapr-go
 
+# The commit, for `envoy-runtime --version` of what is built for others; not for an edit, which it would make build more.
+COMMIT = $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null)
+
 FILTERS = --target wasm32-wasip1 -p runtime-filter -p tunnel-filter
 STATE_FILTER = --target wasm32-wasip1 -p runtime-filter --no-default-features
 FEATURES = --features envoy-runtime-proto/descriptors
 TEST = cargo test --no-fail-fast $(FEATURES)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench build program quick fmt clean basics tools filters filters-for-tests docs matrix test-matrix test-containers fuzz hostile mutants
+.PHONY: help run test lint bench build program quick fmt clean toolchain needed basics tools filters filters-for-tests docs site dist test-dist dist-twice matrix test-matrix
+.PHONY: test-containers fuzz hostile mutants
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: basics program ## Build, and serve state in memory on the default ports
-	$(ENVOY_RUNTIME) run -f envoy-configs/in-memory.yaml --envoy $(ENVOY)
+run: basics needed ## Build what that takes, and serve state in memory on the default ports (ARGS: more for `envoy-runtime run`)
+	$(ENVOY_RUNTIME) run -f envoy-configs/in-memory.yaml --envoy $(ENVOY) $(ARGS)
+
+needed: toolchain
+	tools/filters.sh filter target/filters needed
+	$(PROGRAM)
 
 test: tools program filters-for-tests ## Run all tests: real Envoy, real Redis and etcd, real SDKs
 	$(TEST) --workspace --exclude runtime-filter
 
 lint: tools .tools/bin/cargo-deny ## Formatting, clippy for both targets, licences and advisories
 	cargo fmt --all --check
-	cargo clippy --all-targets $(FEATURES),integration-tests/containers -- -D warnings
+	cargo clippy --all-targets $(FEATURES),integration-tests/containers,integration-tests/dist -- -D warnings
 	cargo clippy $(FILTERS) --features runtime-filter/trap -- -D warnings
 	cargo clippy $(STATE_FILTER) -- -D warnings
 	tools/deny.sh
@@ -45,28 +54,37 @@ bench: basics program ## Measure against Envoy's own direct response, side by si
 	cargo run --release --bin runtime-bench
 
 build: filters ## Build target/release/envoy-runtime with the filters inside
-	cargo build --release -p envoy-runtime
+	@echo "building target/release/envoy-runtime (the first time three minutes on two cores)"
+	ENVOY_RUNTIME_COMMIT=$(COMMIT) cargo build --release -p envoy-runtime
+
+PROGRAM = cargo build --profile quick -p envoy-runtime
 
 program: filters ## Build target/quick/envoy-runtime: the same, linked quickly, for `make run` and the tests
-	cargo build --profile quick -p envoy-runtime
-
-QUICK = $(CURDIR)/target/quick/filters
+	$(PROGRAM)
 
 quick: filters-for-tests ## Build target/quick/envoy-runtime with filters built quickly: for an edit and its test, not for measuring
-	cargo build --profile filter-quick $(FILTERS)
-	cp --remove-destination target/wasm32-wasip1/filter-quick/runtime.wasm target/wasm32-wasip1/filter-quick/tunnel.wasm $(QUICK)
-	cargo build --profile filter-quick $(STATE_FILTER)
-	cp --remove-destination target/wasm32-wasip1/filter-quick/runtime.wasm $(QUICK)/runtime-state.wasm
-	ENVOY_RUNTIME_FILTERS=$(QUICK) cargo build --profile quick -p envoy-runtime
+	tools/filters.sh filter-quick target/quick/filters
+	ENVOY_RUNTIME_FILTERS=$(CURDIR)/target/quick/filters $(PROGRAM)
 
-filters: ## Build runtime.wasm, runtime-state.wasm and tunnel.wasm
-	cargo build --profile filter $(FILTERS)
-	cargo build --profile filter-state $(STATE_FILTER)
+filters: toolchain ## Build runtime.wasm, runtime-state.wasm and tunnel.wasm into target/filters
+	tools/filters.sh filter target/filters
 
-filters-for-tests: ## Build the filter with a method that traps, for the tests of what happens then
-	@mkdir -p $(QUICK)
-	cargo build --profile filter-quick --target wasm32-wasip1 -p runtime-filter --features trap
-	cp --remove-destination target/wasm32-wasip1/filter-quick/runtime.wasm $(QUICK)/runtime-trap.wasm
+dist: toolchain ## Build what users install into dist/: a wheel and a tarball for x86-64 and arm64, an SBOM, checksums (ARCHITECTURES)
+	tools/python.sh
+	tools/dist.sh $(ARCHITECTURES)
+
+test-dist: tools dist ## Install what `make dist` built as a user would, and call it
+	cargo test -p integration-tests --features dist --test dist
+
+dist-twice: dist ## Build it once more in another folder, and compare
+	tools/dist-twice.sh $(ARCHITECTURES)
+
+site: ## Build the documentation as a site with search into target/site
+	tools/mdbook.sh
+	tools/site.sh
+
+filters-for-tests: toolchain ## Build the filter with a method that traps, for the tests of what happens then
+	tools/filters.sh filter-quick target/quick/filters trap
 
 fmt: ## Format all code
 	cargo fmt --all
@@ -95,9 +113,12 @@ MUTANTS ?= # arguments, such as `-f runtime-api/src/component/lock/redis.rs`, or
 mutants: .tools/bin/cargo-mutants ## Change the core in one place after the other and see that a test notices: hours
 	.tools/bin/cargo-mutants mutants --output target $(MUTANTS)
 
-basics: ## Install what this machine lacks to build and run it: the wasm target, Envoy, Python with the Dapr SDK
-	tools/system.sh
+toolchain: ## Install what this machine lacks to build: a linker, the wasm target
+	tools/system.sh build
 	tools/rust.sh
+
+basics: toolchain ## Install what this machine lacks to build and run it: also Envoy, Python with the Dapr SDK
+	tools/system.sh
 	tools/python.sh
 	tools/envoy.sh $(ENVOY_VERSION)
 
@@ -116,4 +137,4 @@ tools: basics ## Install all that this machine lacks: also Redis, Node, etcd, a 
 	tools/cargo-mutants.sh
 
 clean: ## Remove what was built and fetched
-	rm -rf target .tools
+	rm -rf target .tools dist

@@ -20,7 +20,7 @@ checksum() {
 
 for version in "$@"; do
   directory=.tools/envoy/$version
-  if [[ -x $directory/envoy ]]; then continue; fi
+  if [[ -x $directory/envoy ]]; then echo "Envoy $version: there"; continue; fi
   expected=$(checksum "$version") || { echo "no checksum is known for Envoy $version on $(uname -m): see tools/envoy.sh" >&2; exit 1; }
   echo "fetching Envoy $version"
   mkdir -p .tools

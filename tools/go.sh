@@ -10,7 +10,7 @@ toolchain=1.26.6
 # Built again when what pins it changes.
 stamp=.tools/$output.sum
 pinned=$(find tools/go.sh "tools/$module" -type f | sort | xargs sha256sum | sha256sum)
-if [[ -x .tools/$output && $(cat "$stamp" 2>/dev/null) == "$pinned" ]]; then exit 0; fi
+if [[ -x .tools/$output && $(cat "$stamp" 2>/dev/null) == "$pinned" ]]; then echo "$output $version: there"; exit 0; fi
 
 go=go
 if ! go version 2>/dev/null | grep -Eq 'go(1\.(2[1-9]|[3-9][0-9])|[2-9])'; then

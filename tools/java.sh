@@ -21,7 +21,7 @@ if ((${#missing[@]} > 0)); then
     exit 1
   fi
 fi
-if ((fetched)); then exit 0; fi
+if ((fetched)); then echo "Apollo's clients for Java: there"; exit 0; fi
 
 echo "fetching Apollo's clients for Java"
 mkdir -p .tools

@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 lock=integration-tests/sdk/package-lock.json
-if cmp -s "$lock" .tools/node/package-lock.json && [[ -d .tools/node/node_modules ]]; then exit 0; fi
+if cmp -s "$lock" .tools/node/package-lock.json && [[ -d .tools/node/node_modules ]]; then echo "Dapr's SDK for JavaScript: there"; exit 0; fi
 node -e 'process.exit(parseInt(process.versions.node) >= 18 ? 0 : 1)' || { echo "missing: Node 18 or newer" >&2; exit 1; }
 echo "installing the Dapr SDK for JavaScript"
 rm -rf .tools/node

@@ -20,3 +20,4 @@ for component in clippy rustfmt; do
 done
 rustup target list --toolchain "$channel" --installed | grep -qx wasm32-wasip1 ||
   rustup target add --toolchain "$channel" wasm32-wasip1
+echo "Rust $channel with the target wasm32-wasip1: there"

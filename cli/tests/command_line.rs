@@ -211,3 +211,17 @@ fn every_flag_of_layottos_start_is_taken() {
         assert_eq!(warned, !served, "{said}");
     }
 }
+
+#[test]
+fn the_version_is_short_or_tells_of_what_it_was_built() {
+    let (code, short, _) = envoy_runtime(&["-V"]);
+    assert_eq!((code, short.as_str()), (Some(0), concat!("envoy-runtime ", env!("CARGO_PKG_VERSION"), "\n")));
+    let (code, long, _) = envoy_runtime(&["--version"]);
+    assert_eq!(code, Some(0));
+    assert!(long.starts_with(short.trim_end()), "{long}");
+    // The commit and the filters where they were there when it was built; each on a line of its own.
+    for line in long.lines().skip(1) {
+        let told = line.strip_prefix("commit ").or_else(|| line.split_once(" sha256:").map(|(_, hash)| hash));
+        assert!(told.is_some_and(|told| !told.is_empty()), "{long}");
+    }
+}

@@ -1,7 +1,9 @@
 //! Where the programs are that the tests run. `make test` says it by environment variables; the defaults are where `make tools` and
 //! `make build` put things.
 
+use crate::fresh;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// The root of the workspace.
 pub fn workspace() -> &'static Path {
@@ -13,9 +15,15 @@ pub fn envoy() -> PathBuf {
     from_environment("ENVOY", ".tools/envoy/1.40.0/envoy", "make tools")
 }
 
-/// The CLI of this project: `ENVOY_RUNTIME`.
+/// The CLI of this project: `ENVOY_RUNTIME`. What is older than its sources is refused.
 pub fn envoy_runtime() -> PathBuf {
-    from_environment("ENVOY_RUNTIME", "target/quick/envoy-runtime", "make quick")
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    let find = || {
+        let program = from_environment("ENVOY_RUNTIME", "target/quick/envoy-runtime", "make quick");
+        fresh::insist(&program);
+        program
+    };
+    PROGRAM.get_or_init(find).clone()
 }
 
 /// A Python with the Dapr SDK: `RUNTIME_TEST_PYTHON`.
@@ -50,7 +58,10 @@ pub fn grpcurl() -> PathBuf {
 
 /// The filter with a method that traps: `RUNTIME_TEST_TRAP`.
 pub fn filter_that_traps() -> PathBuf {
-    from_environment("RUNTIME_TEST_TRAP", "target/quick/filters/runtime-trap.wasm", "make filters-for-tests")
+    let filter =
+        from_environment("RUNTIME_TEST_TRAP", "target/quick/filters/runtime-trap.wasm", "make filters-for-tests");
+    fresh::insist(&filter);
+    filter
 }
 
 /// An app with Dapr's SDK for Go: `RUNTIME_TEST_DAPR_GO`.

@@ -30,5 +30,8 @@ pub mod timers;
 
 pub use api::Runtime;
 
-/// The version of the runtime, as GetMetadata tells it.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The version of the runtime, as GetMetadata tells it: the tag's that a release is built of, else the workspace's.
+pub const VERSION: &str = match option_env!("ENVOY_RUNTIME_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};

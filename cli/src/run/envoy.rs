@@ -13,6 +13,7 @@ use super::Event;
 use super::group::Group;
 use super::keeper::Keeper;
 use super::places::{is_executable, on_path};
+use super::python;
 use super::voices::Voices;
 use crate::args::{LogLevel, Run};
 use crate::source::Variable;
@@ -42,13 +43,15 @@ pub(super) fn find(given: Option<&Path>) -> Result<PathBuf, Failure> {
             Failure::new(format!("{} is no program that could be started (from --envoy or ENVOY)", given.display()))
         });
     }
+    let program = env::current_exe().unwrap_or_default();
+    let of_python = python::envoys(&program).into_iter().find(|file| is_executable(file));
     let fetched = Path::new(".tools").join("envoy").join(VERSION).join("envoy");
-    let beside = env::current_exe().ok().and_then(|program| {
-        program.ancestors().skip(1).map(|folder| folder.join(&fetched)).find(|file| is_executable(file))
-    });
     let here = || is_executable(&fetched).then(|| fetched.clone());
-    on_path("envoy").or_else(here).or(beside).ok_or_else(|| {
-        Failure::new(format!("no Envoy found: not at --envoy, in ENVOY, in PATH or in .tools/envoy. {FETCH}"))
+    let beside = || program.ancestors().skip(1).map(|folder| folder.join(&fetched)).find(|file| is_executable(file));
+    of_python.or_else(|| on_path("envoy")).or_else(here).or_else(beside).ok_or_else(|| {
+        Failure::new(format!(
+            "no Envoy found: not at --envoy, in ENVOY, in the Python environment of this program, in PATH or in .tools/envoy. {FETCH}"
+        ))
     })
 }
 

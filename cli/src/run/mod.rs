@@ -6,6 +6,7 @@ mod envoy;
 mod group;
 mod keeper;
 mod places;
+mod python;
 mod voices;
 
 use std::io::{self, Write};

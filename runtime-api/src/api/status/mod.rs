@@ -55,7 +55,7 @@ struct Details<'a> {
     metadata: &'a [(&'static str, &'a str)],
     /// The component, where ResourceInfo names it.
     resource: Option<(Block, &'a str)>,
-    /// The value that BadRequest says is wrong; it describes it by the text of the status.
+    /// The value that `BadRequest` says is wrong; it describes it by the text of the status.
     wrong: Option<&'a str>,
     /// Where Help sends the reader: a description and an address.
     help: Option<(&'static str, &'static str)>,

@@ -121,7 +121,9 @@ impl Client {
         match failed {
             None => Ok(leases),
             Some(error) => {
-                leases.into_iter().for_each(|lease| self.give_back(lease, Known::Unused));
+                for lease in leases {
+                    self.give_back(lease, Known::Unused);
+                }
                 Err(error)
             }
         }
