@@ -67,7 +67,7 @@ pub struct Source {
     /// A folder of Dapr component files; may be given more than once
     #[arg(long, value_name = "DIR", alias = "components-path", short_alias = 'd', value_delimiter = ',')]
     pub resources_path: Vec<PathBuf>,
-    /// The id of the app, instead of the configured one; for Dapr's files, which don't say it, else that in APP_ID
+    /// The id of the app, instead of the configured one; for Dapr's files, which don't say it, else that in `APP_ID`
     #[arg(long, short_alias = 'a', value_name = "ID")]
     pub app_id: Option<String>,
     /// A Dapr configuration (kind: Configuration), of which spec.secrets.scopes is taken; with Dapr's component files
@@ -184,16 +184,16 @@ pub struct Run {
     /// How many seconds calls in flight may take at the end
     #[arg(long, value_name = "SECONDS", default_value_t = 3, help_heading = "Envoy", hide = true)]
     pub dapr_graceful_shutdown_seconds: u32,
-    /// The port that the app listens on; the app gets it as APP_PORT, nothing calls the app yet
+    /// The port that the app listens on; the app gets it as `APP_PORT`, nothing calls the app yet
     #[arg(long, short_alias = 'p', value_name = "PORT", help_heading = "App", allow_negative_numbers = true)]
     pub app_port: Option<Port>,
-    /// What the app speaks; it gets it as APP_PROTOCOL, nothing calls the app yet
+    /// What the app speaks; it gets it as `APP_PROTOCOL`, nothing calls the app yet
     #[arg(long, short_alias = 'P', value_enum, value_name = "PROTOCOL", help_heading = "App")]
     pub app_protocol: Option<AppProtocol>,
     /// Whether it speaks it over TLS
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub app_ssl: Option<bool>,
-    /// Where the app listens; it gets it as APP_CHANNEL_ADDRESS, nothing calls the app yet
+    /// Where the app listens; it gets it as `APP_CHANNEL_ADDRESS`, nothing calls the app yet
     #[arg(long, hide = true, value_name = "ADDRESS")]
     pub app_channel_address: Option<String>,
     /// Flags of Dapr's programs that have no effect here.

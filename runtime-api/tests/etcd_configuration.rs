@@ -31,6 +31,7 @@ fn store() -> (World, Rc<Runtime>) {
     (world, worker)
 }
 
+#[allow(clippy::unnecessary_wraps)] // as the messages have it
 fn header(revision: i64) -> Option<etcd::ResponseHeader> {
     Some(etcd::ResponseHeader { revision, ..Default::default() })
 }

