@@ -260,9 +260,9 @@ fn a_reply_that_nobody_asked_for_ends_the_connection() {
 #[test]
 fn calls_beyond_what_may_wait_are_refused() {
     let (world, worker) = redis(json!({}));
-    let calls: Vec<_> = (0..20_000).map(|_| get(&world, &worker, "k")).collect();
+    let calls: Vec<_> = (0..40_000).map(|_| get(&world, &worker, "k")).collect();
     let refused = calls.iter().filter_map(runtime_api::testing::Started::outcome).count();
-    assert_eq!(refused, 20_000 - (16 * 1024 - 1), "the PING of the login waits too");
+    assert_eq!(refused, 40_000 - (32 * 1024 - 1), "the PING of the login waits too");
 }
 
 /// A strongly consistent write waits for the replicas, but never so long that its connection passes for dead.
