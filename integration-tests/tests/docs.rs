@@ -23,8 +23,9 @@ fn in_the_repository(redis: &Redis) -> Reader {
     symlink(python.ancestors().nth(2).expect("python is in a bin of an environment"), at(".tools/python")).unwrap();
     // The commands that bind ports get those of this reader; a flag overrides what a file says.
     let program = installed::envoy_runtime();
+    let program = program.display();
     let script = format!(
-        "#!/bin/sh\nword=$1\ncase $word in run|render) shift; exec {program:?} $word {flags} \"$@\" ;; esac\nexec {program:?} \"$@\"\n"
+        "#!/bin/sh\nword=$1\ncase $word in run|render) shift; exec \"{program}\" $word {flags} \"$@\" ;; esac\nexec \"{program}\" \"$@\"\n"
     );
     fs::create_dir_all(at("target/release")).unwrap();
     fs::write(at("target/release/envoy-runtime"), script).unwrap();
@@ -36,7 +37,7 @@ fn in_the_repository(redis: &Redis) -> Reader {
     fs::write(at("Makefile"), forward).unwrap();
     reader.set("ARGS", flags);
     reader.set("ENVOY", installed::envoy().display().to_string());
-    reader.set("ENVOY_RUNTIME", program.display().to_string());
+    reader.set("ENVOY_RUNTIME", program.to_string());
     reader
 }
 
@@ -127,5 +128,5 @@ fn every_page_is_in_the_order_of_the_site() {
     let pages = fs::read_dir(&docs).unwrap().map(|entry| entry.unwrap().path());
     let pages = pages.filter(|page| page.extension().is_some_and(|extension| extension == "md"));
     let missing: Vec<PathBuf> = pages.filter(|page| !page.ends_with("SUMMARY.md") && !listed.contains(page)).collect();
-    assert_eq!(missing, [PathBuf::new(); 0], "pages that docs/SUMMARY.md lacks");
+    assert!(missing.is_empty(), "pages that docs/SUMMARY.md lacks: {missing:?}");
 }

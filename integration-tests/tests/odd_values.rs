@@ -100,6 +100,7 @@ const NAMES: [&str; 14] =
 
 // ---- State ----
 
+#[allow(clippy::too_many_lines)] // a table
 fn state_rows() -> Vec<Row<Store>> {
     let mut rows: Vec<Row<Store>> = Vec::new();
     for name in NAMES.map(str::to_owned).into_iter().chain(["k".repeat(10_000)]) {

@@ -246,9 +246,9 @@ fn exceptions() -> Vec<(String, BTreeSet<String>)> {
     let mut exceptions = Vec::new();
     for row in page.lines().filter(|line| line.starts_with("| `")) {
         let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
-        let [calls, parts, _, _] = cells[..] else { panic!("a row with other than four cells: {row}") };
+        let [which, parts, _, _] = cells[..] else { panic!("a row with other than four cells: {row}") };
         let parts: BTreeSet<String> = parts.split(", ").map(str::to_owned).collect();
-        for call in calls.split(", ") {
+        for call in which.split(", ") {
             exceptions.push((call.trim_matches('`').to_owned(), parts.clone()));
         }
     }

@@ -101,7 +101,9 @@ mod tests {
     fn a_burst_is_taken_in_parts_and_in_its_order() {
         let outbox = Outbox::default();
         let burst: Vec<_> = (0..1000).map(|number| (number % 7, number)).collect();
-        burst.iter().for_each(|(context, act)| outbox.put(*context, *act));
+        for (context, act) in &burst {
+            outbox.put(*context, *act);
+        }
         let mut taken = Vec::new();
         while !outbox.is_empty() {
             outbox.all_done();

@@ -38,7 +38,7 @@ fn with(item: StateItem, given: &str, concurrency: StateConcurrency) -> StateIte
 
 fn delete(world: &World, worker: &Rc<Runtime>, item: StateItem) -> Started<Reply> {
     let StateItem { key, etag, options, .. } = item;
-    let request = dapr::DeleteStateRequest { store_name: "s".into(), key, etag, options, metadata: Default::default() };
+    let request = dapr::DeleteStateRequest { store_name: "s".into(), key, etag, options, ..Default::default() };
     call(world, worker, &format!("{DAPR}/DeleteState"), &request)
 }
 
@@ -116,9 +116,9 @@ fn etcd_compares_the_etag_whatever_the_concurrency() {
 #[track_caller]
 fn words(sent: &str) -> Vec<&str> {
     let is_length = |word: &&str| word.strip_prefix(['$', '*']).is_some_and(|number| number.parse::<u32>().is_ok());
-    let words: Vec<&str> = sent.split("\r\n").filter(|word| !is_length(word)).collect();
+    let mut words: Vec<&str> = sent.split("\r\n").filter(|word| !is_length(word)).collect();
     let at = words.iter().position(|word| *word == "a||k").unwrap_or_else(|| panic!("{sent}"));
-    words[at + 1..].to_vec()
+    words.split_off(at + 1)
 }
 
 #[test]
