@@ -44,7 +44,7 @@ fn the_envoy_of_the_python_environment_goes_before_that_of_path() {
     for (path, name) in [
         ("path/envoy", "in PATH"),
         ("envoy/_bin/envoy", "by pip install --target"),
-        ("local/lib/python3.13/dist-packages/envoy/_bin/envoy", "of Debian's Python"),
+        ("local/lib/python3.13/dist-packages/envoy/_bin/envoy", "of the Python of Debian"),
         ("lib/python3.11/site-packages/envoy/_bin/envoy", "of the environment"),
     ] {
         envoy(&at(path), name);

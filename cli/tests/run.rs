@@ -368,7 +368,7 @@ fn daprs_flags_say_where_and_how_much() {
     let (code, _, errors) = place.end(command.args(["--max-body-size", "1", "true"]));
     assert_eq!(code, Some(1));
     let text =
-        "--max-body-size: error: limits.maxRequestBytes: a whole number from 1024 to 268435456 is expected, not \"1\"";
+        "--max-body-size: error: limits.maxRequestBytes: a whole number from 1024 to 201326592 is expected, not \"1\"";
     assert!(errors.starts_with(text), "{errors}");
 }
 
