@@ -641,7 +641,7 @@ impl Secrets {
             Err(status) if status.code() == Code::Internal && status.message().contains("not found") => {
                 "not found".to_owned()
             }
-            Err(status) => format!("{:?}: {}", status.code(), status.message()),
+            Err(status) => format!("{:?}", status.code()),
         }
     }
 }
@@ -665,12 +665,10 @@ fn secret_rows() -> Vec<Row<Secrets>> {
 
 const SECRETS_DIFFERENCES: &[Difference] = &[
     ("name", "env", "an empty value", "as with both incumbents: a variable that is not set is an empty one"),
-    (
-        "name \"\"",
-        "kubernetes",
-        "Internal: failed getting secret with key  from secret store kubernetes: the name of the secret is empty",
-        "Kubernetes takes no name for the list of all",
-    ),
+    ("name \"\"", "vault", "InvalidArgument", "a path without names would list the folder"),
+    ("name \"/\"", "vault", "InvalidArgument", "the same"),
+    ("name \"..\"", "vault", "InvalidArgument", "it would lead out of the folder of the app"),
+    ("name \"\"", "kubernetes", "Internal", "a path without a name would list all secrets"),
 ];
 
 #[tokio::test]
