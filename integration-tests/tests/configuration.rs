@@ -210,8 +210,9 @@ async fn an_app_that_stops_reading_does_not_delay_others() {
     let mut slow = store_of_slow.stream(&["k"]).await.unwrap();
     slow.message().await.unwrap().unwrap();
     let mut quick = store(&envoy, Dialect::Dapr).await.watch(&["k"]).await;
+    // Twice what the windows, the buffers of Envoy and those of the sockets hold together.
     let filling = "x".repeat(50_000);
-    for number in 0..400 {
+    for number in 0..800 {
         let value = format!("{number}{filling}");
         let _: String = redis.command(&["SET", "k", &format!("{value}||{number}")]).await;
         assert_eq!(quick.next().await.1, value);
