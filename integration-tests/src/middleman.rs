@@ -36,6 +36,8 @@ pub struct Middleman {
     pub port: u16,
     replies: watch::Sender<Replies>,
     connections: Arc<AtomicUsize>,
+    /// How often all connections were cut.
+    cuts: watch::Sender<u64>,
     task: JoinHandle<()>,
 }
 
@@ -46,22 +48,32 @@ impl Middleman {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("the port is free");
         let (replies, watcher) = watch::channel(Replies::Pass);
         let connections = Arc::new(AtomicUsize::new(0));
+        let (cuts, cut) = watch::channel(0);
         let count = connections.clone();
         let task = tokio::spawn(async move {
             let mut tasks = tokio::task::JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 count.fetch_add(1, Ordering::SeqCst);
                 if let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await {
-                    tasks.spawn(pass(client, server, watcher.clone()));
+                    let (watcher, mut cut) = (watcher.clone(), cut.clone());
+                    cut.mark_unchanged();
+                    tasks.spawn(async move {
+                        tokio::select! { () = pass(client, server, watcher) => {}, _ = cut.changed() => {} }
+                    });
                 }
             }
         });
-        Self { port, replies, connections, task }
+        Self { port, replies, connections, cuts, task }
     }
 
     /// Says what happens to replies from now on.
     pub fn replies(&self, replies: Replies) {
         self.replies.send_replace(replies);
+    }
+
+    /// Closes the connections that are open.
+    pub fn cut_connections(&self) {
+        self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
     /// How many connections were accepted so far.

@@ -12,3 +12,9 @@ async fn twenty_hostile_seconds_do_no_harm() {
     let findings = hostile::run(&options(&["--seconds", "20"])).await;
     assert!(findings.is_empty(), "{findings:#?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trap_is_found() {
+    let findings = hostile::run(&options(&["--seconds", "15", "--only", "trap,pulse"])).await;
+    assert!(findings.iter().any(|finding| finding.what == "a VM was made anew"), "{findings:#?}");
+}

@@ -1,8 +1,9 @@
 //! What is done to the servers and to Envoy's configuration.
 
-use super::client::{Call, Connection, End, WINDOW, grpc_timeout};
+use super::client::{Call, Connection, End, WINDOW, connect, grpc_timeout};
 use super::ground::{Behind, Ground, MOST_BYTES, Place};
 use super::kind::Kind;
+use crate::TRAP;
 use crate::middleman::Replies;
 use crate::wire::frame;
 use envoy_runtime_proto::dapr::runtime::v1 as dapr;
@@ -97,9 +98,9 @@ async fn to<S: Victim>(ground: &Ground, behind: &Behind<S>, place: Place) {
                     _ => Replies::Late(Duration::from_millis(milliseconds)),
                 });
                 ground.pause(a_while(&mut random, 8.0)).await;
+                // What was swallowed never comes. No network goes on after a gap.
+                behind.middleman.cut_connections();
                 behind.middleman.replies(Replies::Pass);
-                // What was swallowed never comes: until its connection is given up nothing is in order.
-                ground.pause(Duration::from_secs(6)).await;
             }
             _ => {
                 behind.middleman.replies(Replies::CloseAfter(random.random_range(0..20_000)));
@@ -125,6 +126,21 @@ pub(super) async fn reload(ground: &Ground) {
         let listener = serde_json::from_str(&changed).expect("it was JSON");
         ground.envoy.replace_listener_of_the_file(listener, version).await;
         ground.has_reloaded();
+    }
+}
+
+/// Has a worker's VM trap now and then.
+pub(super) async fn trap(ground: Arc<Ground>, number: usize) {
+    let mut random = ground.random(Kind::Trap, number);
+    while ground.goes_on().await {
+        if let Some(connection) = connect(&ground, Kind::Trap, ground.envoy.dapr_grpc, WINDOW).await
+            && let Ok(mut call) = connection.begin(TRAP, &[]).await
+        {
+            call.send(frame(b""), true);
+            // How it ends is not to be known.
+            let _ = end_of(&mut call, Duration::from_secs(1)).await;
+        }
+        ground.pause(Duration::from_secs(random.random_range(3..15))).await;
     }
 }
 

@@ -111,6 +111,9 @@ impl Ground {
             .log_level("warning")
             .variable(SECRET.0, SECRET.1)
             .change_bootstrap(serve_listener_from_a_file);
+        if options.has(Kind::Trap) {
+            config = config.trap();
+        }
         if let Some(envoy) = &options.envoy {
             let path = std::path::Path::new(envoy);
             let of_version = installed::workspace().join(".tools/envoy").join(envoy).join("envoy");
@@ -211,9 +214,14 @@ impl Ground {
         *self.reloaded.lock().unwrap() = Some(Instant::now());
     }
 
+    /// How long ago the listener was replaced.
+    pub(super) fn since_reload(&self) -> Option<Duration> {
+        self.reloaded.lock().unwrap().map(|at| at.elapsed())
+    }
+
     /// Whether a listener drains or has drained a short time ago: it closes its connections.
     pub(super) fn drains(&self) -> bool {
-        self.reloaded.lock().unwrap().is_some_and(|at| at.elapsed() < DRAINED)
+        self.since_reload().is_some_and(|since| since < DRAINED)
     }
 
     /// What is allowed beyond a limit: a second, more on a machine that has too much to do, and what timers here were late by.

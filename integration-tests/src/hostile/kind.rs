@@ -44,6 +44,8 @@ pub enum Kind {
     Cut,
     /// The listener gets a new configuration.
     Reload,
+    /// VMs are made to trap: where it is named with `--only`, to see that it is found out. It needs the filters of `make filters-for-tests`.
+    Trap,
     /// All clients are silent for more than a minute, then call with deadlines.
     Silence,
     /// Memory and file descriptors, when all is over.
@@ -53,7 +55,7 @@ pub enum Kind {
 impl Kind {
     /// Whether it is a fault rather than a client.
     pub fn is_fault(self) -> bool {
-        matches!(self, Self::Kill | Self::Pause | Self::Slow | Self::Cut | Self::Reload | Self::Silence)
+        matches!(self, Self::Kill | Self::Pause | Self::Slow | Self::Cut | Self::Reload | Self::Trap | Self::Silence)
     }
 }
 

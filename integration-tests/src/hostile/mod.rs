@@ -65,7 +65,8 @@ pub struct Options {
 impl Options {
     /// Whether a kind takes part.
     pub fn has(&self, kind: Kind) -> bool {
-        (self.only.is_empty() || self.only.contains(&kind)) && !self.without.contains(&kind)
+        let named = self.only.contains(&kind);
+        (named || self.only.is_empty() && kind != Kind::Trap) && !self.without.contains(&kind)
     }
 
     /// The command that does the same again.
@@ -97,6 +98,7 @@ pub async fn run(options: &Options) -> Vec<Finding> {
 
     let mut parts = Parts { ground: ground.clone(), tasks: JoinSet::new() };
     add_clients(&mut parts, &served, &counters);
+    parts.add(Kind::Trap, 1, |n| faults::trap(ground.clone(), n));
     parts.add(Kind::Silence, 1, |_| faults::silence(ground.clone()));
     let lag = tokio::spawn({
         let ground = ground.clone();

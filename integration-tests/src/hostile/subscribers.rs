@@ -97,7 +97,8 @@ pub(super) async fn subscriber(ground: Arc<Ground>, markers: Arc<Markers>, numbe
         let life = Duration::from_secs(if random.random_bool(0.3) { random.random_range(1..10) } else { 100_000 });
         let end = listen(&ground, &markers, place, dialect, &mut call.incoming, life).await;
         let took = start.elapsed();
-        let what = format!("{} by {dialect:?}, after {took:.1?}", place.name());
+        let reload = ground.since_reload();
+        let what = format!("{} by {dialect:?}, after {took:.1?}, since a reload {reload:.1?}", place.name());
         let find = |finding: &str, more: &str| {
             ground.record.find(Kind::Subscriptions, finding, format!("{what}: {more}"));
         };

@@ -490,6 +490,9 @@ async fn greed(caller: &mut Caller, place: Place, deadline: Option<Duration>, ra
         // As much as one call may bring, and in memory many of them.
         _ => {
             for _ in 0..random.random_range(1..40) {
+                if !caller.ground.goes_on().await {
+                    return;
+                }
                 let value = vec![b'x'; MOST_BYTES - random.random_range(40..2000)];
                 let number = (place == Place::Memory).then(|| random.random_range(0..MOST_LARGE).to_string());
                 let key = format!("{LARGE}{}", number.filter(|_| random.random()).unwrap_or_default());
