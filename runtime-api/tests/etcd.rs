@@ -215,7 +215,7 @@ fn the_lease_of_what_was_replaced_or_removed_is_given_back() {
             call.reply(&etcd::LeaseGrantResponse { id: 12, ttl: 60, ..Default::default() });
         };
         let Some(Request::RequestRange(look)) = &request.success[0].request else { panic!("{request:?}") };
-        assert_eq!((&look.key, look.keys_only), (&"a||k".into(), true), "the old value is not sent for it");
+        assert_eq!((&look.key, look.keys_only), (&"a||k".into(), false), "of keys alone the lease is not told");
         txn.reply(&over(11));
         assert!(matches!(call.outcome(), Some(Reply::Message(_))), "the app does not wait for it");
         looked_at(&world, CLUSTER, 11, &[]);

@@ -211,7 +211,7 @@ fn looks(steps: &mut [Step], most: usize) -> Vec<etcd::RequestOp> {
             _ => continue,
         };
         if roomy {
-            looks.push(reads(etcd::RangeRequest { keys_only: true, ..one(key) }));
+            looks.push(reads(one(key))); // whole: of keys alone etcd does not tell the lease
         }
         *prev_kv = !roomy;
     }
