@@ -81,7 +81,7 @@ impl HttpStream {
         self.protocol = if head.content == Content::Grpc {
             Protocol::Grpc(head)
         } else {
-            request.target = head.target.path().to_owned();
+            head.target.path().clone_into(&mut request.target);
             (request.token, request.content) = (head.token, head.content);
             Protocol::Http(request)
         };
