@@ -151,8 +151,8 @@ async fn what_redis_says_is_handed_on() {
         &[("redisHost", &redis.address()), ("keyPrefix", "none")],
     );
     let envoy = Envoy::start(config).await;
-    // A hash that no runtime has written.
-    let _: i64 = redis.command(&["HSET", "odd", "field", "value"]).await;
+    // What no runtime has written, and is neither a hash nor a text.
+    let _: i64 = redis.command(&["RPUSH", "odd", "value"]).await;
     for dialect in Dialect::ALL {
         let store = Store::new(envoy.client(dialect).await, "statestore");
         let status =
