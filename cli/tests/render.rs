@@ -67,6 +67,19 @@ fn the_filter_gets_the_document_with_what_flags_and_environment_say() {
     assert_eq!(document["listeners"], serde_json::json!({"daprGrpc": "127.0.0.1:4000", "layottoGrpc": "off"}));
 }
 
+/// Envoy ends the calls that a filter has lost, but none before its own deadline.
+#[test]
+fn a_lost_call_ends_after_the_limit_and_one_with_a_deadline_after_five_minutes() {
+    let document = "appId: a\nlimits: {timeout: 7s}\ncomponents: [{name: s, type: state.in-memory}]\n";
+    let bootstrap = bootstrap(document);
+    let times = |text: &str| bootstrap.matches(text).count();
+    let listeners = times("port_value: 34904") + times("port_value: 50001") + times("port_value: 3500");
+    assert_eq!(listeners, 3, "{bootstrap}");
+    assert_eq!(times("stream_idle_timeout: \"17s\""), listeners);
+    assert_eq!(times("headers: [{name: grpc-timeout, present_match: true}]"), listeners);
+    assert_eq!(times("route: {cluster_header: runtime-has-no-cluster, timeout: 0s, idle_timeout: 300s}"), listeners);
+}
+
 #[test]
 fn an_empty_token_is_none_and_an_id_may_be_a_number() {
     let folder = tempfile::tempdir().unwrap();

@@ -138,13 +138,7 @@ async fn etcd_wakes_up_with_twenty_thousand_calls_in_flight() {
 async fn memory_answers_as_they_come() {
     let config = Config::new("orders").component(STORE, "state.in-memory", &[]);
     let envoy = Envoy::start(config).await;
-    let connection = Connection::open(envoy.dapr_grpc).await;
-    let request = GetStateRequest { store_name: STORE.into(), key: "k".into(), ..Default::default() };
-    let mut burst = JoinSet::new();
-    for _ in 0..PER_CONNECTION {
-        burst.spawn(call(connection.clone(), frame(&request.encode_to_vec())));
-    }
-    assert_eq!(Burst(burst).outcome().await, all(PER_CONNECTION, Code::Ok));
+    assert_eq!(Burst::start(MANY, &envoy).await.outcome().await, all(MANY, Code::Ok));
     envoy.assert_no_filter_crashed().await;
 }
 

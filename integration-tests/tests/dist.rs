@@ -3,6 +3,7 @@
 use integration_tests::installed;
 use integration_tests::pages::{Reader, Way};
 use ring::digest::{SHA256, digest};
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::symlink;
@@ -31,7 +32,10 @@ fn files(end: &str) -> Vec<PathBuf> {
 }
 
 fn sha256(file: &Path) -> String {
-    digest(&SHA256, &fs::read(file).unwrap()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest(&SHA256, &fs::read(file).unwrap()).as_ref().iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").unwrap();
+        hex
+    })
 }
 
 fn output(command: &mut Command) -> String {

@@ -11,8 +11,8 @@ use serde_json::json;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
-/// Longer than the deadlines here.
-const IDLE: Duration = Duration::from_secs(8);
+/// Longer than any limit here, and than the timers that a worker has when nothing happens.
+const IDLE: Duration = Duration::from_secs(50);
 
 type Watch = Streaming<envoy_runtime_proto::grpc::health::v1::HealthCheckResponse>;
 

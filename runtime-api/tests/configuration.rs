@@ -133,6 +133,20 @@ fn items_are_saved_read_and_removed() {
 }
 
 #[test]
+fn what_does_not_fit_into_memory_is_refused_and_the_rest_stays() {
+    let world = World::default();
+    let worker = testing::worker(&world, &in_memory());
+    save(&world, &worker, vec![item("a", "small")]);
+    let items = (0..5).map(|i| item(&format!("large{i}"), &"x".repeat(1 << 20))).collect();
+    let request = layotto::SaveConfigurationRequest { store_name: "s".into(), items, ..Default::default() };
+    let call = testing::call(&world, &worker, &format!("{LAYOTTO}/SaveConfiguration"), &request);
+    let (code, text) = status(&call);
+    assert_eq!(code, Code::ResourceExhausted);
+    assert!(text.contains("bytes of configuration fit into memory"), "{text}");
+    assert_eq!(short(&got(&world, &worker, &[])), ["a=small"]);
+}
+
+#[test]
 fn a_stream_of_layottos_has_several_subscriptions_which_end_with_it() {
     let world = World::default();
     let (one, two) = (testing::worker(&world, &in_memory()), testing::worker(&world, &in_memory()));

@@ -265,6 +265,31 @@ fn calls_beyond_what_may_wait_are_refused() {
     assert_eq!(refused, 40_000 - (32 * 1024 - 1), "the PING of the login waits too");
 }
 
+/// Of a hash that others wrote the two fields alone are asked for, whatever else is in it.
+#[test]
+fn a_hash_of_others_is_no_item_or_names_the_field_that_it_lacks() {
+    let lacks = |field: &str| {
+        let text = format!("the hash under the key lacks the field {field}; no runtime wrote it");
+        (Code::Internal, format!("fail to get k from state store s: {text}"))
+    };
+    let cases: [(&[u8], _); 3] = [
+        (NONE, None),
+        (b"*2\r\n$1\r\nv\r\n$-1\r\n", Some(lacks("version"))),
+        (b"*2\r\n$-1\r\n$1\r\n1\r\n", Some(lacks("data"))),
+    ];
+    for (reply, refusal) in cases {
+        let (world, worker) = redis(json!({}));
+        let call = get(&world, &worker, "k");
+        let server = accept(&world);
+        assert_eq!(server.received(), GET_K);
+        server.send(reply);
+        match refusal {
+            Some(refusal) => assert_eq!(status(&call), refusal),
+            None => assert_eq!(value(&call), ""),
+        }
+    }
+}
+
 /// A strongly consistent write waits for the replicas, but never so long that its connection passes for dead.
 #[test]
 fn redis_waits_for_its_replicas_within_the_limit_of_a_call() {

@@ -16,7 +16,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 /// A write without an answer may take effect until so much later: what it was is stopped, or far away, and goes on.
 const LATEST: Duration = Duration::from_mins(1);
@@ -217,7 +217,16 @@ impl Counters {
     pub(super) async fn check(&self, ground: &Arc<Ground>) {
         let mut caller = Caller::new(ground, Kind::Etags, Dialect::Dapr);
         for place in PLACES {
-            let Some((value, _)) = read_counter(&mut caller, place).await else {
+            // A worker that still waits before it connects anew refuses meanwhile.
+            let mut read = None;
+            for _ in 0..5 {
+                read = read_counter(&mut caller, place).await;
+                if read.is_some() {
+                    break;
+                }
+                sleep(Duration::from_secs(1)).await;
+            }
+            let Some((value, _)) = read else {
                 ground.record.find(Kind::Etags, "a counter cannot be read when all is over", place.name());
                 continue;
             };
