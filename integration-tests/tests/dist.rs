@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// From the first command to the first answer: an environment of Python, what pip fetches (36 MB of Envoy among it), the app.
-const FROM_NOTHING: Duration = Duration::from_secs(60);
+const FROM_NOTHING: Duration = Duration::from_mins(1);
 /// From `envoy-runtime run` to the first answer.
 const FROM_RUN: Duration = Duration::from_secs(3);
 

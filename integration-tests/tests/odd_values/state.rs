@@ -3,7 +3,7 @@
 use crate::{Difference, NAMES, Row, finish, row, said, try_all};
 use futures::FutureExt;
 use integration_tests::conformance::drivers;
-use integration_tests::store::{delete, item, key as just, upsert};
+use integration_tests::store::{ItemOptions, delete, item, key as just, upsert};
 use integration_tests::{Dialect, Store};
 
 #[allow(clippy::too_many_lines)] // a table
