@@ -110,8 +110,12 @@ impl HttpStream {
                 self.host.put(context, Act::Response(Box::new(Response::empty(StatusCode::NO_CONTENT))));
             }
             (Protocol::Http(request), Some(runtime)) => {
-                let response = runtime.http_with(request, body.unwrap_or_else(|| runtime.body()));
-                self.host.put(context, Act::Response(Box::new(response)));
+                let (request, host) = (std::mem::take(request), self.host.clone());
+                let body = body.unwrap_or_else(|| runtime.body());
+                self.task = Some(self.host.executor().spawn_cancellable(async move {
+                    host.put(context, Act::Response(Box::new(runtime.http_with(request, body).await)));
+                    None
+                }));
             }
             (Protocol::Grpc(head), Some(runtime)) => {
                 let (head, host) = (std::mem::take(head), self.host.clone());
