@@ -23,10 +23,10 @@ pub(super) const ROOM: Room = Room {
         Method { names: &[(SERVICE, "Watch")], handler: stream!(HealthApi, watch, once: true) },
     ],
     paths: &[
-        Path { method: "GET", path: "healthz", name: "Check", is_open: true, handler: request!(HealthApi, healthz) },
+        Path { method: "GET", form: "healthz", name: "Check", is_open: true, handler: request!(HealthApi, healthz) },
         Path {
             method: "GET",
-            path: "healthz/outbound",
+            form: "healthz/outbound",
             name: "Check",
             is_open: true,
             handler: request!(HealthApi, outbound),

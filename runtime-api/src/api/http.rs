@@ -64,7 +64,8 @@ impl Response {
         Self { status, content_type: Some("application/json"), body: value.to_string() }
     }
 
-    fn text(status: StatusCode, text: String) -> Self {
+    /// One with a text for people.
+    pub(crate) fn text(status: StatusCode, text: String) -> Self {
         Self { status, content_type: Some("text/plain"), body: text }
     }
 
@@ -82,7 +83,7 @@ fn find(request: &Request) -> Option<Found> {
     let path = request.path().strip_prefix(VERSION)?;
     ROOMS.iter().enumerate().find_map(|(room, rows)| {
         let rows = rows.paths.iter().filter(|row| row.method == request.method.as_str());
-        rows.into_iter().find_map(|row| Some((row, room, parts(row.path, path)?)))
+        rows.into_iter().find_map(|row| Some((row, room, parts(row.form, path)?)))
     })
 }
 

@@ -29,14 +29,14 @@ pub(super) const ROOM: Room = Room {
     paths: &[
         Path {
             method: "GET",
-            path: "metadata",
+            form: "metadata",
             name: "GetMetadata",
             is_open: false,
             handler: request!(MetadataApi, get_http),
         },
         Path {
             method: "PUT",
-            path: "metadata/{key}",
+            form: "metadata/{key}",
             name: "SetMetadata",
             is_open: false,
             handler: request!(MetadataApi, set_http),

@@ -1,6 +1,8 @@
 //! The runtime API: calls in, replies out. A handler of a building block sees messages and stores; what is the same
 //! for all of them (framing, the token, deadlines, metrics, statuses) happens here, around it.
 
+#![allow(clippy::unused_async, clippy::unused_self, reason = "handlers are alike, whatever they need")]
+
 pub mod call;
 mod configuration;
 mod conversation;
@@ -126,7 +128,7 @@ impl Runtime {
         let route = head.target.route();
         let call = Call::new(dialect_of(route));
         let answer = self.answer(head, &call, body).await.and_then(|reply| self.bounded(reply));
-        self.account(&call, self.name(&head.target), Some(started), answer.as_ref().err());
+        self.account(&call, name_of(&head.target), Some(started), answer.as_ref().err());
         answer.unwrap_or_else(|failure| failure.status(call.dialect).into())
     }
 
@@ -193,7 +195,7 @@ impl Runtime {
         let call = Call::new(dialect_of(head.target.route()));
         let ended = self.talk(head, &call, conversation).await;
         conversation.close();
-        self.account(&call, self.name(&head.target), None, ended.as_ref().err());
+        self.account(&call, name_of(&head.target), None, ended.as_ref().err());
         match ended {
             Ok(()) => Status::ok(""),
             Err(failure) => failure.status(call.dialect),
@@ -225,15 +227,6 @@ impl Runtime {
         }
     }
 
-    /// What metrics call a method.
-    fn name(&self, target: &Target) -> &'static str {
-        let declared = || {
-            let (service, method) = target.method();
-            proto::method(service, method).map_or("unknown", |method| method.name)
-        };
-        target.route().map_or_else(declared, |route| route.method)
-    }
-
     /// Metrics of a call, and a line in the log for one that failed by our fault or a store's.
     #[inline(never)]
     fn account(&self, call: &Call, method: &'static str, started: Option<Duration>, failure: Option<&Failure>) {
@@ -252,6 +245,15 @@ impl Runtime {
             self.proxy.log(Level::Debug, &line);
         }
     }
+}
+
+/// What metrics call a method.
+fn name_of(target: &Target) -> &'static str {
+    let declared = || {
+        let (service, method) = target.method();
+        proto::method(service, method).map_or("unknown", |method| method.name)
+    };
+    target.route().map_or_else(declared, |route| route.method)
 }
 
 fn dialect_of(route: Option<Route>) -> Dialect {

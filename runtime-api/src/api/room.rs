@@ -152,7 +152,7 @@ pub(super) struct Path {
     /// Such as `GET`.
     pub(super) method: &'static str,
     /// Behind `/v1.0/`. A part in braces stands for any text, and the last such part for any texts with `/` between.
-    pub(super) path: &'static str,
+    pub(super) form: &'static str,
     /// What metrics call it: as the method of gRPC that does the same.
     pub(super) name: &'static str,
     /// Whether it is answered without the token of the API.
