@@ -7,6 +7,8 @@ pub mod call;
 mod configuration;
 mod conversation;
 pub mod dialect;
+#[cfg(test)]
+mod echo;
 mod failure;
 mod health;
 pub mod http;
@@ -51,6 +53,8 @@ const ROOMS: &[Room] = &[
     metadata::ROOM,
     health::ROOM,
     reflection::ROOM,
+    #[cfg(test)]
+    echo::ROOM,
 ];
 
 /// The runtime of one worker.

@@ -314,7 +314,8 @@ mod tests {
 
     #[test]
     fn what_is_served_is_declared_and_streams_as_declared() {
-        for (room, row) in methods() {
+        // The last room is there in tests alone, and declared nowhere.
+        for (room, row) in methods().filter(|(room, _)| room + 1 < ROOMS.len()) {
             for (service, name) in row.names {
                 let declared = proto::method(service, name).unwrap();
                 let (is_stream, once) = match row.handler {
@@ -329,7 +330,7 @@ mod tests {
         }
         assert!(Route::of((DAPR, "LockKeepAlive")).is_none());
         assert!(Route::of(("unknown", "GetState")).is_none());
-        let paths: Vec<_> = streaming_paths().collect();
+        let paths: Vec<_> = streaming_paths().filter(|path| !path.contains("test.Echo")).collect();
         assert_eq!(paths.len(), 6);
         assert!(paths.contains(&"/spec.proto.runtime.v1.Runtime/SubscribeConfiguration".to_owned()), "{paths:?}");
     }
