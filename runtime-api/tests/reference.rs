@@ -278,6 +278,7 @@ fn values(kind: Kind) -> (&'static str, String) {
         Kind::Whole(least, most) => format!("whole number, {least} to {most}"),
         Kind::Time => "time span".to_owned(),
         Kind::Address => "`host:port`".to_owned(),
+        Kind::Addresses => "`host:port`, commas between".to_owned(),
         Kind::Listen => "`host:port`, `unix:///path` or `off`".to_owned(),
         Kind::Object(_) | Kind::Metadata => "object, see below".to_owned(),
         Kind::Objects(_) => "list of objects, see below".to_owned(),
