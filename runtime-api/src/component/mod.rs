@@ -175,6 +175,7 @@ pub const DRIVERS: &[Driver] = STATE_DRIVERS;
 pub const DRIVERS: &[Driver] = &[
     state::etcd::DRIVER,
     state::in_memory::DRIVER,
+    state::memcached::DRIVER,
     state::redis::DRIVER,
     configuration::apollo::DRIVER,
     configuration::etcd::DRIVER,

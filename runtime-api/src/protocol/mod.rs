@@ -5,6 +5,7 @@ use std::fmt;
 pub mod apollo;
 pub mod etcd;
 pub(crate) mod http;
+pub mod memcached;
 mod pipeline;
 pub mod redis;
 

@@ -2,6 +2,7 @@
 
 pub mod etcd;
 pub mod in_memory;
+pub mod memcached;
 pub mod redis;
 
 use std::fmt;
