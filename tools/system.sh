@@ -3,9 +3,10 @@
 #
 #   tools/system.sh build    what building takes: a linker
 #   tools/system.sh          what building and running takes
-#   tools/system.sh tests    what tests and measurements take as well: Redis, OpenSSL, Node, h2load
+#   tools/system.sh tests    what tests and measurements take as well: Redis, memcached, OpenSSL, Node, h2load
 #
-# The package redis-server may start a server on port 6379; it is left alone, the tests use ports of their own.
+# The packages redis-server and memcached may start servers on ports 6379 and 11211; they are left alone, the tests use ports of
+# their own.
 set -euo pipefail
 
 what=${1:-run}
@@ -21,6 +22,7 @@ fi
 if [[ $what == tests ]]; then
   wanted+=(
     redis-server:redis-server
+    memcached:memcached
     openssl:openssl
     node:nodejs
     npm:npm

@@ -26,6 +26,7 @@ pub mod outbox;
 pub mod pace;
 pub mod protocol;
 pub mod proxy;
+pub mod slot;
 pub mod testing;
 mod text;
 pub mod timers;

@@ -94,6 +94,7 @@ Refused when set, since to go on without it would break a promise:
 const NOTES: &[(&str, &str)] = &[
     ("state.redis", REDIS),
     ("state.in-memory", IN_MEMORY),
+    ("state.memcached", MEMCACHED),
     ("lock.in-memory", LOCK_IN_MEMORY),
     ("lock.redis", REDIS),
     ("lock.redis.cluster", REDLOCK),
@@ -147,6 +148,13 @@ worker share one stream to etcd; when it is lost they go on where they were, eve
 
 const IN_MEMORY: &str = "\
 What is stored lives as long as Envoy does: a new configuration leaves it, a restart does not. See [state.md](state.md).
+
+";
+
+const MEMCACHED: &str = "\
+Values lie in memcached as they are, without etags and transactions. With several `hosts` each key has one of them, by its
+checksum; each has a cluster of its own: `runtime.state.<name>` leads to the first, `runtime.state.<name>.2` to the second, and
+so on; `cluster` stands for the first alone. See [state.md](state.md#in-memcached).
 
 ";
 
@@ -278,6 +286,7 @@ fn values(kind: Kind) -> (&'static str, String) {
         Kind::Whole(least, most) => format!("whole number, {least} to {most}"),
         Kind::Time => "time span".to_owned(),
         Kind::Address => "`host:port`".to_owned(),
+        Kind::Addresses => "`host:port`, commas between".to_owned(),
         Kind::Listen => "`host:port`, `unix:///path` or `off`".to_owned(),
         Kind::Object(_) | Kind::Metadata => "object, see below".to_owned(),
         Kind::Objects(_) => "list of objects, see below".to_owned(),

@@ -4,27 +4,36 @@ use crate::apollo::{self, Apollo};
 use crate::config::Config;
 use crate::envoy::Envoy;
 use crate::etcd::{self, Etcd};
+use crate::memcached::Memcached;
 use crate::redis::{self, Redis};
 use serde_json::json;
+use std::fmt::Debug;
 
 /// A running store with an Envoy in front of it.
 #[derive(Debug)]
-pub struct World {
+pub struct Deployment {
     /// The Envoy.
     pub envoy: Envoy,
     /// The component under test.
     pub component: &'static str,
-    /// The Redis servers behind it, kept running.
-    pub redis: Vec<Redis>,
-    /// The etcd behind it, kept running.
-    pub etcd: Option<Etcd>,
+    /// The servers behind it, kept running.
+    _servers: Box<dyn Servers>,
 }
 
-impl World {
+/// Whatever runs until it is dropped.
+trait Servers: Debug + Send + Sync {}
+
+impl<T: Debug + Send + Sync> Servers for T {}
+
+impl Deployment {
+    /// This component, and the servers that it is told of.
+    async fn of(component: &'static str, config: Config, servers: impl Servers + 'static) -> Self {
+        Self { envoy: Envoy::start(config).await, component, _servers: Box::new(servers) }
+    }
+
     /// A component without a server.
     async fn alone(kind: &str, component: &'static str) -> Self {
-        let config = Config::new("conformance").component(component, kind, &[]);
-        Self { envoy: Envoy::start(config).await, component, redis: Vec::new(), etcd: None }
+        Self::of(component, Config::new("conformance").component(component, kind, &[]), ()).await
     }
 
     /// A component in so many servers of Redis, which are told it in this field.
@@ -35,7 +44,7 @@ impl World {
         }
         let hosts = redis.iter().map(Redis::address).collect::<Vec<_>>().join(",");
         let config = Config::new("conformance").component(component, kind, &[(field, &hosts)]);
-        Self { envoy: Envoy::start(config).await, component, redis, etcd: None }
+        Self::of(component, config, redis).await
     }
 
     /// A component in etcd, with a version of its configuration.
@@ -47,79 +56,86 @@ impl World {
             "version": configuration,
             "metadata": {"endpoints": etcd.address()},
         });
-        let envoy = Envoy::start(Config::new("conformance").component_document(document)).await;
-        Self { envoy, component, redis: Vec::new(), etcd: Some(etcd) }
+        Self::of(component, Config::new("conformance").component_document(document), etcd).await
     }
 }
 
 /// `state.in-memory`
-pub async fn in_memory() -> World {
-    World::alone("state.in-memory", "statestore").await
+pub async fn in_memory() -> Deployment {
+    Deployment::alone("state.in-memory", "statestore").await
 }
 
 /// `state.redis`
-pub async fn redis() -> World {
-    World::in_redis("state.redis", "statestore", "redisHost", 1).await
+pub async fn redis() -> Deployment {
+    Deployment::in_redis("state.redis", "statestore", "redisHost", 1).await
+}
+
+/// `state.memcached` on two servers.
+pub async fn memcached() -> Deployment {
+    let servers = [Memcached::start().await, Memcached::start().await];
+    let hosts = servers.each_ref().map(Memcached::address).join(",");
+    let config = Config::new("conformance").component("statestore", "state.memcached", &[("hosts", &hosts)]);
+    Deployment::of("statestore", config, servers).await
 }
 
 /// `state.etcd`, values as they are, in the newest etcd.
-pub async fn etcd_v1() -> World {
-    World::in_etcd("state.etcd", "statestore", "v1", etcd::Version::V37).await
+pub async fn etcd_v1() -> Deployment {
+    Deployment::in_etcd("state.etcd", "statestore", "v1", etcd::Version::V37).await
 }
 
 /// `state.etcd`, version v2, in the newest etcd.
-pub async fn etcd_v2() -> World {
-    World::in_etcd("state.etcd", "statestore", "v2", etcd::Version::V37).await
+pub async fn etcd_v2() -> Deployment {
+    Deployment::in_etcd("state.etcd", "statestore", "v2", etcd::Version::V37).await
 }
 
 /// `state.etcd`, version v2, in etcd 3.4.
-pub async fn etcd_of_debian() -> World {
-    World::in_etcd("state.etcd", "statestore", "v2", etcd::Version::Debian34).await
+pub async fn etcd_of_debian() -> Deployment {
+    Deployment::in_etcd("state.etcd", "statestore", "v2", etcd::Version::Debian34).await
 }
 
 /// `lock.in-memory`
-pub async fn lock_in_memory() -> World {
-    World::alone("lock.in-memory", "lockstore").await
+pub async fn lock_in_memory() -> Deployment {
+    Deployment::alone("lock.in-memory", "lockstore").await
 }
 
 /// `lock.redis`
-pub async fn lock_redis() -> World {
-    World::in_redis("lock.redis", "lockstore", "redisHost", 1).await
+pub async fn lock_redis() -> Deployment {
+    Deployment::in_redis("lock.redis", "lockstore", "redisHost", 1).await
 }
 
 /// `lock.redis.cluster` on three servers.
-pub async fn lock_redis_cluster() -> World {
-    World::in_redis("lock.redis.cluster", "lockstore", "redisHosts", 3).await
+pub async fn lock_redis_cluster() -> Deployment {
+    Deployment::in_redis("lock.redis.cluster", "lockstore", "redisHosts", 3).await
 }
 
 /// `lock.etcd`, in the newest etcd.
-pub async fn lock_etcd() -> World {
-    World::in_etcd("lock.etcd", "lockstore", "v1", etcd::Version::V37).await
+pub async fn lock_etcd() -> Deployment {
+    Deployment::in_etcd("lock.etcd", "lockstore", "v1", etcd::Version::V37).await
 }
 
 /// `lock.etcd`, in etcd 3.4.
-pub async fn lock_etcd_of_debian() -> World {
-    World::in_etcd("lock.etcd", "lockstore", "v1", etcd::Version::Debian34).await
+pub async fn lock_etcd_of_debian() -> Deployment {
+    Deployment::in_etcd("lock.etcd", "lockstore", "v1", etcd::Version::Debian34).await
 }
 
 /// `configuration.in-memory`
-pub async fn configuration_in_memory() -> World {
-    World::alone("configuration.in-memory", "config").await
+pub async fn configuration_in_memory() -> Deployment {
+    Deployment::alone("configuration.in-memory", "config").await
 }
 
 /// `configuration.redis`
-pub async fn configuration_redis() -> World {
-    World::in_redis("configuration.redis", "config", "redisHost", 1).await
+pub async fn configuration_redis() -> Deployment {
+    Deployment::in_redis("configuration.redis", "config", "redisHost", 1).await
 }
 
 /// `configuration.etcd`, in the newest etcd.
-pub async fn configuration_etcd() -> World {
-    World::in_etcd("configuration.etcd", "config", "v1", etcd::Version::V37).await
+pub async fn configuration_etcd() -> Deployment {
+    Deployment::in_etcd("configuration.etcd", "config", "v1", etcd::Version::V37).await
 }
 
 /// `configuration.etcd`, in etcd 3.4.
-pub async fn configuration_etcd_of_debian() -> World {
-    World::in_etcd("configuration.etcd", "config", "v1", etcd::Version::Debian34).await
+pub async fn configuration_etcd_of_debian() -> Deployment {
+    Deployment::in_etcd("configuration.etcd", "config", "v1", etcd::Version::Debian34).await
 }
 
 /// The cases of the suite of configuration: each has a group of its own, which Apollo must have as a namespace.
@@ -137,7 +153,7 @@ const CONFIGURATION_CASES: [&str; 10] = [
 ];
 
 /// `configuration.apollo`
-pub async fn configuration_apollo() -> World {
+pub async fn configuration_apollo() -> Deployment {
     let namespaces: Vec<String> = ["dapr", "layotto"]
         .iter()
         .flat_map(|dialect| CONFIGURATION_CASES.map(|case| format!("{dialect}-{}", case.replace('_', "-"))))
@@ -166,5 +182,5 @@ pub async fn configuration_apollo() -> World {
         ("open_api_user", apollo::OPERATOR),
     ];
     let config = Config::new("conformance").component("config", "configuration.apollo", &metadata);
-    World { envoy: Envoy::start(config).await, component: "config", redis: Vec::new(), etcd: None }
+    Deployment::of("config", config, ()).await
 }

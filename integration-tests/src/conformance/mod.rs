@@ -10,7 +10,7 @@ pub mod state;
 
 use crate::client::Dialect;
 use crate::store::Store;
-use drivers::World;
+use drivers::Deployment;
 
 /// What a case gets: the store under test, and keys that no other case uses.
 #[derive(Debug)]
@@ -22,9 +22,9 @@ pub struct Case {
 
 impl Case {
     /// A case with a connection of its own.
-    pub async fn new(world: &World, dialect: Dialect, name: &'static str) -> Self {
-        let client = world.envoy.client(dialect).await;
-        Self { store: Store::new(client, world.component), name }
+    pub async fn new(deployment: &Deployment, dialect: Dialect, name: &'static str) -> Self {
+        let client = deployment.envoy.client(dialect).await;
+        Self { store: Store::new(client, deployment.component), name }
     }
 
     /// A key of this case.
@@ -45,11 +45,12 @@ macro_rules! conformance {
     ($block:ident: $($driver:ident: [$($feature:ident),* $(,)?]),* $(,)?) => {
         $(
             mod $driver {
-                static WORLD: tokio::sync::OnceCell<$crate::conformance::drivers::World> = tokio::sync::OnceCell::const_new();
+                static DEPLOYMENT: tokio::sync::OnceCell<$crate::conformance::drivers::Deployment> =
+                    tokio::sync::OnceCell::const_new();
 
                 async fn case(dialect: $crate::Dialect, name: &'static str) -> $crate::conformance::Case {
-                    let world = WORLD.get_or_init($crate::conformance::drivers::$driver).await;
-                    $crate::conformance::Case::new(world, dialect, name).await
+                    let deployment = DEPLOYMENT.get_or_init($crate::conformance::drivers::$driver).await;
+                    $crate::conformance::Case::new(deployment, dialect, name).await
                 }
 
                 mod dapr {
@@ -64,7 +65,6 @@ macro_rules! conformance {
             }
         )*
     };
-    (@suite configuration $feature:ident $dialect:ident) => { $crate::configuration_suite!($feature $dialect); };
     (@suite lock $feature:ident $dialect:ident) => { $crate::lock_suite!($feature $dialect); };
     (@suite configuration $feature:ident $dialect:ident) => { $crate::configuration_suite!($feature $dialect); };
     (@suite state $feature:ident $dialect:ident) => { $crate::state_suite!($feature $dialect); };

@@ -134,6 +134,9 @@ impl Ground {
             add(Place::Etcd.name(), "etcd", Some(("endpoints", format!("127.0.0.1:{etcd_port}"))));
             add(GARBAGE, "redis", Some(("redisHost", format!("127.0.0.1:{garbage_port}"))));
             add("garbage-etcd", "etcd", Some(("endpoints", format!("127.0.0.1:{garbage_port}"))));
+            if block == "state" {
+                add("garbage-memcached", "memcached", Some(("hosts", format!("127.0.0.1:{garbage_port}"))));
+            }
         }
         let vault = format!("http://127.0.0.1:{garbage_port}");
         config = config.component("environment", "secretstores.local.env", &[]).component(
@@ -163,7 +166,7 @@ impl Ground {
     /// The names of components, in every block.
     pub(super) fn stores() -> Vec<&'static str> {
         let places = PLACES.map(Place::name);
-        places.into_iter().chain([GARBAGE, "garbage-etcd", "environment"]).collect()
+        places.into_iter().chain([GARBAGE, "garbage-etcd", "garbage-memcached", "environment"]).collect()
     }
 
     /// A source of random numbers: always the same for a seed, a kind and a number.

@@ -9,7 +9,7 @@ mod sequencer;
 mod state;
 
 use futures::future::BoxFuture;
-use integration_tests::conformance::drivers::World;
+use integration_tests::conformance::drivers::Deployment;
 use std::fmt::Write;
 use tonic::Status;
 
@@ -88,7 +88,7 @@ fn row<Subject>(
     (name.into(), expected.to_owned(), Box::new(run))
 }
 
-async fn finish(worlds: &[World]) {
+async fn finish(worlds: &[Deployment]) {
     for world in worlds {
         world.envoy.assert_no_filter_crashed().await;
     }

@@ -134,6 +134,12 @@ pub struct Upstream {
     pub tls: Option<Tls>,
 }
 
+/// The suffix of a server that is one of several, each with a cluster of its own: the first has the name of the component
+/// alone, the others also their number.
+fn numbered(number: usize) -> String {
+    if number == 0 { String::new() } else { (number + 1).to_string() }
+}
+
 /// How the core speaks to the servers of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
@@ -169,6 +175,7 @@ pub const DRIVERS: &[Driver] = STATE_DRIVERS;
 pub const DRIVERS: &[Driver] = &[
     state::etcd::DRIVER,
     state::in_memory::DRIVER,
+    state::memcached::DRIVER,
     state::redis::DRIVER,
     configuration::apollo::DRIVER,
     configuration::etcd::DRIVER,

@@ -39,6 +39,8 @@ pub enum Kind {
     Time,
     /// `host:port`.
     Address,
+    /// The same, or several with commas between.
+    Addresses,
     /// Where to listen: `host:port`, `unix:///path` or `off`.
     Listen,
     /// An object with fields of its own.
@@ -230,6 +232,11 @@ impl Settings {
         self.text(field).and_then(parse_numbers).unwrap_or_default()
     }
 
+    /// A [`Kind::Addresses`], each as it is written; absent is none.
+    pub fn addresses(&self, field: &str) -> impl Iterator<Item = &str> {
+        self.text(field).into_iter().flat_map(parts)
+    }
+
     /// A number that other settings are unlikely to have.
     pub fn fingerprint(&self) -> u64 {
         let texts = self.0.iter().flat_map(|(name, value)| [*name, "=", value.as_str(), ";"]);
@@ -361,6 +368,13 @@ fn check_value(field: &Field, value: &Value, path: &Path, report: &mut Report) -
         Kind::Whole(least, most) => text.parse().is_ok_and(|number: i64| (least..=most).contains(&number)),
         Kind::Time => humantime::parse_duration(&text).is_ok_and(|time| !time.is_zero()),
         Kind::Address => parse_address(&text).is_some(),
+        // Each that is wrong is told, and the rest looked at.
+        Kind::Addresses => {
+            for part in parts(&text).filter(|part| parse_address(part).is_none()) {
+                report.error(path.clone(), format!("host:port is expected between commas, not {part:?}"));
+            }
+            true
+        }
         Kind::Numbers => parse_numbers(&text).is_some(),
         Kind::Listen => text == "off" || unix_path(&text).is_some() || parse_address(&text).is_some(),
         _ => false,
@@ -386,6 +400,7 @@ impl fmt::Display for Kind {
             Self::Whole(least, most) => write!(f, "a whole number from {least} to {most}"),
             Self::Time => f.write_str("a time span such as 500ms or 5s"),
             Self::Address => f.write_str("host:port"),
+            Self::Addresses => f.write_str("host:port, possibly more than one with commas between,"),
             Self::Listen => f.write_str("host:port, unix:///path or off"),
             Self::Object(_) | Self::Metadata => f.write_str("an object with fields"),
             Self::Objects(_) => f.write_str("a list of objects"),
@@ -420,6 +435,11 @@ fn parse_numbers(text: &str) -> Option<Vec<(String, i64)>> {
     let object: Value = serde_json::from_slice(text.as_bytes()).ok()?;
     let number = |value: &Value| value.as_i64().or_else(|| value.as_str()?.trim().parse().ok());
     object.as_object()?.iter().map(|(name, value)| Some((name.clone(), number(value)?))).collect()
+}
+
+/// What stands between commas.
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim)
 }
 
 /// `host:port`, the host possibly an IPv6 address in brackets.

@@ -5,7 +5,11 @@ use std::fmt;
 pub mod apollo;
 pub mod etcd;
 pub(crate) mod http;
+pub mod memcached;
+mod pipeline;
 pub mod redis;
+
+pub use pipeline::Broken;
 
 /// Why a server did not do what it was asked to.
 pub trait Failure: fmt::Display {

@@ -3,6 +3,7 @@
 //!
 //! | feature | what the driver does |
 //! |---|---|
+//! | `any_key` | takes keys of any text |
 //! | `large_values` | takes values of some megabytes |
 //! | `etag` | compares etags |
 //! | `absent_etag_mismatches` / `absent_etag_creates` | refuses / accepts an etag for a key that does not exist |
@@ -11,13 +12,14 @@
 //! | `first_write_mark` | remembers with an item that it was written with first-write, as Dapr's `state.redis` |
 //! | `ttl` | lets items expire |
 //! | `expire_time` | says when, as `ttlExpireTime` |
-//! | `transactions` | has transactions |
+//! | `transactions` | has transactions, with etags |
 //! | `atomic_transactions` | applies all of a transaction or nothing |
 
 #![allow(missing_docs, clippy::missing_panics_doc, reason = "the name of a case says what it asserts")]
 
 pub mod absent_etag_creates;
 pub mod absent_etag_mismatches;
+pub mod any_key;
 pub mod atomic_transactions;
 pub mod basic;
 pub mod counting_etag;
@@ -47,8 +49,12 @@ macro_rules! state_suite {
             bulk_get_of_nothing_is_empty
             many_items_are_deleted_at_once
             json_is_saved_as_json
-            keys_may_hold_any_text
             calls_on_one_connection_do_not_mix
+        }
+    };
+    (any_key $dialect:ident) => {
+        $crate::conformance! { @cases state any_key $dialect:
+            keys_may_hold_any_text
         }
     };
     (large_values $dialect:ident) => {
@@ -59,6 +65,7 @@ macro_rules! state_suite {
     (etag $dialect:ident) => {
         $crate::conformance! { @cases state etag $dialect:
             every_item_has_an_etag
+            an_empty_value_has_an_etag_and_a_missing_key_none
             a_save_with_the_etag_changes_it
             a_save_with_a_wrong_etag_is_refused
             a_stale_etag_is_refused
@@ -131,6 +138,7 @@ macro_rules! state_suite {
             a_time_to_live_counts
             an_etag_that_fits_is_accepted
             a_wrong_etag_fails_the_transaction
+            a_stale_etag_of_a_removal_fails_the_transaction_whatever_the_concurrency
             an_unknown_operation_is_refused
         }
     };

@@ -79,6 +79,19 @@ pub async fn a_wrong_etag_fails_the_transaction(case: &Case) {
     }
 }
 
+pub async fn a_stale_etag_of_a_removal_fails_the_transaction_whatever_the_concurrency(case: &Case) {
+    let name = case.key("k");
+    case.store.save(item(&name, "1")).await.unwrap();
+    let stale = case.store.etag(&name).await;
+    case.store.save(item(&name, "2")).await.unwrap();
+    let late = || key(&name).if_etag(&stale);
+    for late in [late(), late().first_write(), late().last_write()] {
+        let result = case.store.transaction(vec![delete(late)]).await;
+        expect_status(result, Code::Internal, "possible etag mismatch");
+        assert_eq!(case.store.value(&name).await, "2");
+    }
+}
+
 pub async fn an_unknown_operation_is_refused(case: &Case) {
     let [a, b] = case.keys(["a", "b"]);
     let unknown = TransactionalStateOperation { operation_type: "increment".into(), request: Some(item(&b, "v")) };

@@ -116,22 +116,32 @@ const STORES: (&str, &str) = (
     "https://docs.dapr.io/reference/components-reference/supported-state-stores/",
 );
 
-/// An outage and a want of room are told as such, whatever the call was about, so that clients try again, or less.
+/// An outage and a want of room are told as such, whatever the call was about, so that clients try again, or less; and so is
+/// a key that the store cannot have, since it is the app's to change.
 fn passing(cause: &state::Error) -> Option<Code> {
+    use state::Error as E;
     match cause {
-        state::Error::Unavailable(_) => Some(Code::Unavailable),
-        state::Error::Exhausted(_) => Some(Code::ResourceExhausted),
-        _ => None,
+        E::Unavailable(_) => Some(Code::Unavailable),
+        E::Exhausted(_) => Some(Code::ResourceExhausted),
+        E::KeyInvalid(_) => Some(Code::InvalidArgument),
+        E::EtagMismatch(_)
+        | E::EtagInvalid(_)
+        | E::TtlInvalid(_)
+        | E::NotJson(_)
+        | E::TransactionsNotSupported
+        | E::TooManyOperations(_, _)
+        | E::Failed(_) => None,
     }
 }
 
 fn write_code(cause: &state::Error) -> Code {
+    use state::Error as E;
     match cause {
-        state::Error::EtagMismatch(_) => Code::Aborted,
-        state::Error::EtagInvalid(_) => Code::InvalidArgument,
-        state::Error::Unavailable(_) => Code::Unavailable,
-        state::Error::Exhausted(_) => Code::ResourceExhausted,
-        state::Error::NotJson(_) => Code::Unknown,
-        _ => Code::Internal,
+        E::EtagMismatch(_) => Code::Aborted,
+        E::EtagInvalid(_) | E::KeyInvalid(_) => Code::InvalidArgument,
+        E::Unavailable(_) => Code::Unavailable,
+        E::Exhausted(_) => Code::ResourceExhausted,
+        E::NotJson(_) => Code::Unknown,
+        E::TtlInvalid(_) | E::TransactionsNotSupported | E::TooManyOperations(_, _) | E::Failed(_) => Code::Internal,
     }
 }

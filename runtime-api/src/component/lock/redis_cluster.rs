@@ -14,8 +14,8 @@ use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::redis::Server;
 use super::{Error, Held, Outcome, Store};
-use crate::component::{Block, Build, Driver, Environment, Upstream, V1, redis as connection};
-use crate::config::{Field, Kind, Path, Report, Settings, parse_address};
+use crate::component::{Block, Build, Driver, Environment, Upstream, V1, numbered, redis as connection};
+use crate::config::{Field, Kind, Path, Report, Settings};
 use crate::lasting::Lasting;
 use crate::protocol::redis;
 use crate::proxy::{Instant, Proxy};
@@ -37,11 +37,7 @@ pub const DRIVER: Driver = Driver {
 const FIELDS: &[Field] = tables![OWN, connection::CONNECTION, connection::LAYOTTO];
 
 const OWN: &[Field] = &[
-    Field::required(
-        "redisHosts",
-        Kind::Text,
-        "where the servers listen, as host:port with commas between; best three or five",
-    ),
+    Field::required("redisHosts", Kind::Addresses, "where the servers listen; best three or five"),
     Field::optional("concurrency", Kind::Ignored("all servers are asked at the same time"), "how many at a time"),
 ];
 
@@ -51,29 +47,18 @@ const PATIENCE: Duration = Duration::from_secs(1);
 fn check(settings: &Settings, path: &Path, report: &mut Report) {
     connection::check(settings, path, report);
     let mut seen: Vec<&str> = Vec::new();
-    for host in hosts(settings) {
-        if parse_address(host).is_none() {
-            let text = format!("host:port is expected between commas, not {host:?}");
-            report.error(path.field("redisHosts"), text);
-        } else if seen.contains(&host) {
+    for host in settings.addresses("redisHosts") {
+        if seen.contains(&host) {
             report.error(path.field("redisHosts"), format!("{host} is there twice; it would count for two"));
         }
         seen.push(host);
     }
 }
 
-fn hosts(settings: &Settings) -> impl Iterator<Item = &str> {
-    settings.text("redisHosts").unwrap_or_default().split(',').map(str::trim)
-}
-
-/// A cluster for each: the first has the name of the component alone, the others also their number.
+/// A cluster for each.
 fn upstreams(settings: &Settings) -> Vec<Upstream> {
-    let upstream = |(number, host)| connection::upstream(settings, host, suffix(number));
-    hosts(settings).enumerate().filter_map(upstream).collect()
-}
-
-fn suffix(number: usize) -> String {
-    if number == 0 { String::new() } else { (number + 1).to_string() }
+    let upstream = |(number, host)| connection::upstream(settings, host, numbered(number));
+    settings.addresses("redisHosts").enumerate().filter_map(upstream).collect()
 }
 
 /// A lock store in several servers.

@@ -2,6 +2,7 @@
 
 pub mod etcd;
 pub mod in_memory;
+pub mod memcached;
 pub mod redis;
 
 use std::fmt;
@@ -191,8 +192,9 @@ impl Error {
             Self::Unavailable(_) | Self::Exhausted(_) => 0,
             Self::EtagMismatch(_) => 1,
             Self::EtagInvalid(_) => 2,
-            Self::NotJson(_) => 3,
-            _ => 4,
+            Self::KeyInvalid(_) => 3,
+            Self::NotJson(_) => 4,
+            Self::TtlInvalid(_) | Self::TransactionsNotSupported | Self::TooManyOperations(_, _) | Self::Failed(_) => 5,
         }
     }
 
@@ -201,18 +203,28 @@ impl Error {
         match self {
             Self::EtagMismatch(_) => Self::EtagMismatch(text),
             Self::EtagInvalid(_) => Self::EtagInvalid(text),
+            Self::KeyInvalid(_) => Self::KeyInvalid(text),
             Self::NotJson(_) => Self::NotJson(text),
             Self::Unavailable(_) => Self::Unavailable(text),
             Self::Exhausted(_) => Self::Exhausted(text),
-            _ => Self::Failed(text),
+            Self::TtlInvalid(_) | Self::TransactionsNotSupported | Self::TooManyOperations(_, _) | Self::Failed(_) => {
+                Self::Failed(text)
+            }
         }
     }
 
     /// The text without what its kind adds.
     fn cause(&self) -> String {
         match self {
-            Self::EtagMismatch(text) | Self::EtagInvalid(text) | Self::NotJson(text) => text.clone(),
-            other => other.to_string(),
+            Self::EtagMismatch(text) | Self::EtagInvalid(text) | Self::KeyInvalid(text) | Self::NotJson(text) => {
+                text.clone()
+            }
+            Self::TtlInvalid(_)
+            | Self::TransactionsNotSupported
+            | Self::TooManyOperations(_, _)
+            | Self::Unavailable(_)
+            | Self::Exhausted(_)
+            | Self::Failed(_) => self.to_string(),
         }
     }
 }
@@ -226,6 +238,9 @@ pub enum Error {
     /// The etag cannot be one of this store.
     #[error("invalid etag value: {0}")]
     EtagInvalid(String),
+    /// The key cannot be one of this store.
+    #[error("invalid key: {0}")]
+    KeyInvalid(String),
     /// The life time is not a number.
     #[error("value for ttlInSeconds must be a whole number of seconds, not {0:?}")]
     TtlInvalid(String),

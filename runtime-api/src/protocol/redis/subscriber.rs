@@ -5,15 +5,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
-use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::{Either, select};
 
-use super::incoming::Incoming;
-use super::{Error, Reply, encode, refusal};
-use crate::proxy::{Proxy, Stream};
+use super::{Error, Reply, Resp, resp};
+use crate::protocol::pipeline::{Broken, Client, Incoming, Speech};
+use crate::proxy::Stream;
 
 /// What the server says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,61 +30,48 @@ pub enum Push {
 /// A connection for messages.
 #[derive(Debug)]
 pub struct Subscriber {
+    client: Client<Resp>,
     stream: Box<dyn Stream>,
-    proxy: Rc<dyn Proxy>,
-    patience: Duration,
     incoming: RefCell<Incoming>,
     /// Counts what came: what the watch goes by.
     received: Cell<u64>,
 }
 
 impl Subscriber {
-    pub(super) async fn open(
-        stream: Box<dyn Stream>,
-        proxy: Rc<dyn Proxy>,
-        login: &[Vec<Vec<u8>>],
-        patience: Duration,
-    ) -> Result<Self, Error> {
-        let incoming = RefCell::new(Incoming::new(proxy.budget()));
-        let subscriber = Self { stream, proxy, patience, incoming, received: Cell::new(0) };
-        let late = subscriber.proxy.sleep(patience);
-        match select(Box::pin(subscriber.log_in(login)), late).await {
-            Either::Left((outcome, _)) => outcome?,
-            Either::Right(((), _)) => {
-                let time = humantime::format_duration(patience);
-                return Err(Error::Unreachable(format!("it has not answered for {time}")));
-            }
+    pub(super) async fn open(client: Client<Resp>) -> Result<Self, Error> {
+        let incoming = RefCell::new(Incoming::new(client.proxy().budget()));
+        let subscriber = Self { stream: client.connect(), client, incoming, received: Cell::new(0) };
+        let late = subscriber.client.proxy().sleep(subscriber.client.patience());
+        match select(Box::pin(subscriber.log_in()), late).await {
+            Either::Left((outcome, _)) => outcome.map_err(|why| Broken::Unreachable(Resp::NAME, why))?,
+            Either::Right(((), _)) => return Err(Broken::Unreachable(Resp::NAME, subscriber.silence()).into()),
         }
         Ok(subscriber)
     }
 
-    async fn log_in(&self, login: &[Vec<Vec<u8>>]) -> Result<(), Error> {
-        for words in login {
-            self.send(&words.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    async fn log_in(&self) -> Result<(), String> {
+        let speech = self.client.speech();
+        let mut commands = BytesMut::new();
+        let wanted = speech.log_in(&mut commands);
+        self.stream.send(&commands);
+        let mut replies = Vec::with_capacity(wanted);
+        for _ in 0..wanted {
+            replies.push(self.reply().await?);
         }
-        for words in login {
-            let reply = self.reply().await.map_err(|error| match error {
-                Error::Lost(why) => Error::Unreachable(why),
-                other => other,
-            })?;
-            if let Reply::Error(text) = reply {
-                return Err(Error::Unreachable(refusal(words, &text)));
-            }
-        }
-        Ok(())
+        speech.let_in(replies)
     }
 
     /// Sends a command of this mode. Each channel or pattern in it is confirmed by a push.
     pub fn send(&self, words: &[&[u8]]) {
         let mut bytes = BytesMut::new();
-        encode(&mut bytes, words);
+        resp::encode(&mut bytes, words);
         self.stream.send(&bytes);
     }
 
     /// What the server says next.
     pub async fn next(&self) -> Result<Push, Error> {
         loop {
-            let words = match self.reply().await? {
+            let words = match self.reply().await.map_err(lost)? {
                 Reply::Array(words) => words,
                 Reply::Error(text) => return Err(Error::Refused(text.to_string())),
                 _ => continue, // the answer to a PING before the first channel
@@ -110,30 +95,39 @@ impl Subscriber {
 
     /// Asks the server now and then whether it is there, and ends when it is not.
     pub async fn watch(&self) -> Result<Infallible, Error> {
+        let pause = || self.client.proxy().sleep(self.client.patience());
         loop {
             let received = self.received.get();
-            self.proxy.sleep(self.patience).await;
+            pause().await;
             if self.received.get() != received {
                 continue;
             }
             self.send(&[b"PING"]);
-            self.proxy.sleep(self.patience).await;
+            pause().await;
             if self.received.get() == received {
-                let time = humantime::format_duration(self.patience);
-                return Err(Error::Lost(format!("it has not answered for {time}")));
+                return Err(lost(self.silence()));
             }
         }
     }
 
-    async fn reply(&self) -> Result<Reply, Error> {
+    fn silence(&self) -> String {
+        format!("it has not answered for {}", humantime::format_duration(self.client.patience()))
+    }
+
+    /// The next reply, or why there will be none.
+    async fn reply(&self) -> Result<Reply, String> {
         loop {
-            let next = self.incoming.borrow_mut().next();
-            if let Some(reply) = next.map_err(Error::Lost)? {
+            let next = self.incoming.borrow_mut().next(self.client.speech())?;
+            if let Some(reply) = next {
                 return Ok(reply);
             }
-            let bytes = self.stream.receive().await.map_err(|closed| Error::Lost(closed.to_string()))?;
+            let bytes = self.stream.receive().await.map_err(|closed| closed.to_string())?;
             self.received.set(self.received.get() + 1);
             self.incoming.borrow_mut().add(&bytes);
         }
     }
+}
+
+fn lost(why: String) -> Error {
+    Broken::Lost(Resp::NAME, why).into()
 }

@@ -1,19 +1,21 @@
-//! One connection to a Redis server, and those who wait for replies on it.
+//! One connection to a server, and those who wait for replies on it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
-use std::task::{Poll, Waker};
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use futures::channel::oneshot;
 use futures::future::{LocalBoxFuture, select, try_join3};
 
-use super::incoming::Incoming;
-use super::{Error, Reply, encode, refusal};
+use super::{Broken, Incoming, Speech};
 use crate::budget::{Budget, Held};
 use crate::proxy::{Proxy, Stream};
+use crate::slot::Slot;
 
 /// Commands that may wait for replies on one connection. A server that keeps up has a few hundred at most; more
 /// would only fill memory.
@@ -22,25 +24,24 @@ const MOST_WAITING: usize = 32 * 1024;
 /// may ask for.
 const MOST_WAITING_BYTES: usize = 64 * 1024 * 1024;
 
-/// Writes that may wait for replies before what is asked for is held back, to go out together with what follows: Redis
-/// would not look at it any sooner, and every write costs Envoy a pass through the tunnel.
+/// Writes that may wait for replies before what is asked for is held back, to go out together with what follows: the
+/// server would not look at it any sooner, and every write costs Envoy a pass through the tunnel.
 const MOST_FLIGHTS: usize = 2;
 /// For how long it is held back at most, since a server far away does look at it sooner.
 const LONGEST_HOLD: Duration = Duration::from_millis(1);
 
-#[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct Connection<S: Speech> {
     stream: Box<dyn Stream>,
     /// Whether the server has let us in. Until then commands are held back, so that one which fails for want of a
     /// server is known not to have run.
     open: Cell<bool>,
     held: RefCell<BytesMut>,
-    /// Wakes who sends it.
-    sender: RefCell<Option<Waker>>,
+    /// Who sends it waits here.
+    sender: Slot,
     over: Cell<bool>,
     /// For each write under way how many exchanges will have ended when all its replies are there.
     flights: RefCell<VecDeque<u64>>,
-    waiting: RefCell<VecDeque<Waiting>>,
+    waiting: RefCell<VecDeque<Waiting<S::Reply>>>,
     waiting_bytes: Cell<usize>,
     budget: Budget,
     /// Exchanges begun and ended, and chunks received: what the watch goes by.
@@ -51,22 +52,21 @@ pub(super) struct Connection {
 
 /// A call that waits for the replies to its commands. One that was cancelled stays: its replies still come and
 /// must be counted off.
-#[derive(Debug)]
-struct Waiting {
-    caller: oneshot::Sender<Result<Vec<Reply>, Error>>,
-    replies: Vec<Reply>,
+struct Waiting<R> {
+    caller: oneshot::Sender<Result<Vec<R>, Broken>>,
+    replies: Vec<R>,
     wanted: usize,
     bytes: usize,
     _held: Held,
 }
 
-impl Connection {
+impl<S: Speech> Connection<S> {
     pub(super) fn new(stream: Box<dyn Stream>, budget: &Budget) -> Self {
         Self {
             stream,
             open: Cell::new(false),
             held: RefCell::default(),
-            sender: RefCell::default(),
+            sender: Slot::default(),
             over: Cell::new(false),
             flights: RefCell::default(),
             waiting: RefCell::default(),
@@ -83,38 +83,33 @@ impl Connection {
         self.open.get()
     }
 
-    /// Sends commands and gives a future of their replies.
-    pub(super) fn exchange(&self, commands: &[&[&[u8]]]) -> Result<Answer, Error> {
+    /// Sends commands that get so many replies and gives a future of these.
+    pub(super) fn exchange(
+        &self,
+        wanted: usize,
+        encode: impl FnOnce(&mut BytesMut),
+    ) -> Result<Answer<S::Reply>, Broken> {
         let mut held = self.held.borrow_mut();
         let before = held.len();
-        for words in commands {
-            encode(&mut held, words);
-        }
+        encode(&mut held);
         let (count, bytes) = (self.waiting.borrow().len(), held.len() - before);
         if count >= MOST_WAITING || self.waiting_bytes.get() > MOST_WAITING_BYTES {
             held.truncate(before);
-            return Err(Error::Busy(count));
+            return Err(Broken::Busy(S::NAME, count));
         }
         let room = match self.budget.reserve(bytes) {
             Ok(room) => room,
             Err(exhausted) => {
                 held.truncate(before);
-                return Err(Error::Full(exhausted));
+                return Err(Broken::Full(exhausted));
             }
         };
         drop(held);
-        let answer = self.wait(commands.len(), bytes, room);
+        let answer = self.wait(wanted, bytes, room);
         if before == 0 {
-            self.wake_sender(); // of what follows it takes notice without
+            self.sender.wake(); // of what follows it takes notice without
         }
         Ok(answer)
-    }
-
-    fn wake_sender(&self) {
-        let sender = self.sender.take();
-        if let Some(sender) = sender {
-            sender.wake();
-        }
     }
 
     /// Sends what is asked for, until the connection ends. It is woken by the first who asks and runs after all who
@@ -138,18 +133,11 @@ impl Connection {
 
     /// Waits for a condition, or for the end of the connection. Whoever changes what it depends on wakes the sender.
     async fn until(&self, condition: impl Fn() -> bool) {
-        poll_fn(|context| {
-            if self.over.get() || condition() {
-                return Poll::Ready(());
-            }
-            *self.sender.borrow_mut() = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
+        self.sender.until(|| (self.over.get() || condition()).then_some(())).await;
     }
 
-    fn wait(&self, wanted: usize, bytes: usize, held: Held) -> Answer {
-        let (caller, answer) = oneshot::channel();
+    fn wait(&self, wanted: usize, bytes: usize, held: Held) -> Answer<S::Reply> {
+        let (caller, replies) = oneshot::channel();
         self.begun.set(self.begun.get() + 1);
         self.waiting_bytes.set(self.waiting_bytes.get() + bytes);
         self.waiting.borrow_mut().push_back(Waiting {
@@ -159,24 +147,18 @@ impl Connection {
             bytes,
             _held: held,
         });
-        Answer(answer)
+        Answer { replies, server: S::NAME }
     }
 
     /// Serves the connection until it ends, and says why it did. `opened` is called when the server has let us in.
-    pub(super) async fn run(
-        &self,
-        proxy: &dyn Proxy,
-        login: &[Vec<Vec<u8>>],
-        patience: Duration,
-        opened: impl Fn(),
-    ) -> String {
+    pub(super) async fn run(&self, speech: &S, proxy: &dyn Proxy, patience: Duration, opened: impl Fn()) -> String {
         // Each behind a pointer: see `Runtime::serve`.
         let login: LocalBoxFuture<'_, _> = Box::pin(async {
-            self.log_in(login).await?;
+            self.log_in(speech).await?;
             opened();
             Ok(())
         });
-        let receive: LocalBoxFuture<'_, _> = Box::pin(self.receive());
+        let receive: LocalBoxFuture<'_, _> = Box::pin(self.receive(speech));
         let watch: LocalBoxFuture<'_, _> = Box::pin(self.watch(proxy, patience));
         match try_join3(login, receive, watch).await {
             Err(why) => why,
@@ -185,43 +167,36 @@ impl Connection {
     }
 
     /// The login goes ahead of what was asked for meanwhile.
-    async fn log_in(&self, login: &[Vec<Vec<u8>>]) -> Result<(), String> {
+    async fn log_in(&self, speech: &S) -> Result<(), String> {
         let mut commands = BytesMut::new();
-        for words in login {
-            encode(&mut commands, &words.iter().map(Vec::as_slice).collect::<Vec<_>>());
-        }
+        let wanted = speech.log_in(&mut commands);
         let held_back = std::mem::take(&mut *self.waiting.borrow_mut());
-        let answer = self.wait(login.len(), commands.len(), self.budget.share());
+        let answer = self.wait(wanted, commands.len(), self.budget.share());
         self.waiting.borrow_mut().extend(held_back);
         self.stream.send(&commands);
-        let replies = answer.await.map_err(|error| error.to_string())?;
-        for (words, reply) in login.iter().zip(replies) {
-            if let Reply::Error(text) = reply {
-                return Err(refusal(words, &text));
-            }
-        }
+        speech.let_in(answer.await.map_err(|broken| broken.to_string())?)?;
         self.open.set(true);
-        self.wake_sender();
+        self.sender.wake();
         Ok(())
     }
 
-    async fn receive(&self) -> Result<std::convert::Infallible, String> {
+    async fn receive(&self, speech: &S) -> Result<Infallible, String> {
         let mut incoming = Incoming::new(&self.budget);
         loop {
             let bytes = self.stream.receive().await.map_err(|closed| closed.to_string())?;
             self.received.set(self.received.get() + 1);
             incoming.add(&bytes);
-            while let Some(reply) = incoming.next()? {
+            while let Some(reply) = incoming.next(speech)? {
                 self.answer(reply)?;
             }
             if self.flights.borrow().len() < MOST_FLIGHTS && !self.held.borrow().is_empty() {
-                self.wake_sender();
+                self.sender.wake();
             }
         }
     }
 
     /// Gives a reply to whoever has waited longest.
-    fn answer(&self, reply: Reply) -> Result<(), String> {
+    fn answer(&self, reply: S::Reply) -> Result<(), String> {
         let mut queue = self.waiting.borrow_mut();
         let Some(first) = queue.front_mut() else {
             return Err("a reply came that nobody had asked for".to_owned());
@@ -239,7 +214,7 @@ impl Connection {
     }
 
     /// Ends a connection on which a reply has been owed for a whole span of `patience` and nothing at all has come.
-    async fn watch(&self, proxy: &dyn Proxy, patience: Duration) -> Result<std::convert::Infallible, String> {
+    async fn watch(&self, proxy: &dyn Proxy, patience: Duration) -> Result<Infallible, String> {
         loop {
             let (begun, received) = (self.begun.get(), self.received.get());
             proxy.sleep(patience).await;
@@ -252,25 +227,27 @@ impl Connection {
     /// Tells all who wait that nothing will come.
     pub(super) fn end(&self, why: &str) {
         self.over.set(true);
-        self.wake_sender();
+        self.sender.wake();
         let sent = self.flights.borrow().back().map_or(0, |last| last.saturating_sub(self.ended.get()));
         for (waiting, number) in self.waiting.take().into_iter().zip(1..) {
-            let error = if number <= sent { Error::Lost(why.to_owned()) } else { Error::Unreachable(why.to_owned()) };
-            let _ = waiting.caller.send(Err(error));
+            let broken = if number <= sent { Broken::Lost } else { Broken::Unreachable };
+            let _ = waiting.caller.send(Err(broken(S::NAME, why.to_owned())));
         }
     }
 }
 
 /// The replies to come.
-#[derive(Debug)]
-pub(super) struct Answer(oneshot::Receiver<Result<Vec<Reply>, Error>>);
+pub(super) struct Answer<R> {
+    replies: oneshot::Receiver<Result<Vec<R>, Broken>>,
+    server: &'static str,
+}
 
-impl Future for Answer {
-    type Output = Result<Vec<Reply>, Error>;
+impl<R> Future for Answer<R> {
+    type Output = Result<Vec<R>, Broken>;
 
-    fn poll(mut self: std::pin::Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
-        std::pin::Pin::new(&mut self.0).poll(context).map(|answer| {
-            answer.unwrap_or_else(|_| Err(Error::Lost("its connection was given up before the reply".to_owned())))
-        })
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let server = self.server;
+        let given_up = || Broken::Lost(server, "its connection was given up before the reply".to_owned());
+        Pin::new(&mut self.replies).poll(context).map(|answer| answer.unwrap_or_else(|_| Err(given_up())))
     }
 }
