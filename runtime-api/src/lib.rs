@@ -30,6 +30,7 @@ pub mod slot;
 pub mod testing;
 mod text;
 pub mod timers;
+mod trace;
 
 pub use api::Runtime;
 

@@ -199,6 +199,14 @@ impl Reply {
         Self::Message(frame.freeze())
     }
 
+    /// How many bytes its message has, with the frame.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Message(frame) => frame.len(),
+            Self::Status(_) => 0,
+        }
+    }
+
     /// Its status code.
     pub fn code(&self) -> Code {
         match self {

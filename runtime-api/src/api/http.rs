@@ -146,14 +146,19 @@ impl Runtime {
             return Response::error(StatusCode::NOT_FOUND, "ERR_METHOD_NOT_FOUND", &text);
         };
         let call = Call::new(super::dialect::Dialect::Dapr);
-        let answer = match self.rooms.get(room) {
-            Some(api) => {
-                let handled = (row.handler)(&**api, &call, request, parts);
-                self.within(self.config.limits.timeout, &call, handled).await
-            }
-            None => Err(Failure::new(tonic::Code::Internal, "a path stands in no room")),
+        let answered = async {
+            let Some(api) = self.rooms.get(room) else {
+                return Err(Failure::new(tonic::Code::Internal, "a path stands in no room"));
+            };
+            let handled = (row.handler)(&**api, &call, request, parts);
+            self.within(self.config.limits.timeout, &call, handled).await
         };
+        let (answer, trace) = self.traced(answered).await;
         self.account(&call, row.name, Some(started), answer.as_ref().err());
+        if let Some(trace) = trace {
+            let sizes = (request.body.len(), answer.as_ref().map_or(0, |response| response.body.len()));
+            self.explain(&call, row.name, started, sizes, &trace, answer.as_ref().err());
+        }
         answer.unwrap_or_else(Failure::response)
     }
 }

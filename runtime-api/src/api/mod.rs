@@ -36,6 +36,7 @@ use crate::config::{Config, Secret};
 use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::proxy::{Level, Proxy};
+use crate::trace::Trace;
 use call::{Body, Head, Intake, Reply, Target};
 pub use conversation::Conversation;
 use dialect::Dialect;
@@ -131,8 +132,14 @@ impl Runtime {
         let started = self.proxy.now();
         let route = head.target.route();
         let call = Call::new(dialect_of(route));
-        let answer = self.answer(head, &call, body).await.and_then(|reply| self.bounded(reply));
+        let received = body.bytes().len();
+        let answered = async { self.answer(head, &call, body).await.and_then(|reply| self.bounded(reply)) };
+        let (answer, trace) = self.traced(answered).await;
         self.account(&call, name_of(&head.target), Some(started), answer.as_ref().err());
+        if let Some(trace) = trace {
+            let sent = answer.as_ref().map_or(0, Reply::size);
+            self.explain(&call, name_of(&head.target), started, (received, sent), &trace, answer.as_ref().err());
+        }
         answer.unwrap_or_else(|failure| failure.status(call.dialect).into())
     }
 
@@ -240,14 +247,40 @@ impl Runtime {
         let micros = started
             .map(|started| u64::try_from(self.proxy.now().saturating_sub(started).as_micros()).unwrap_or(u64::MAX));
         self.metrics.count(block, component, method, code, micros);
-        if let Some(failure) = failure
-            && matches!(code, Code::Internal | Code::Unavailable | Code::DeadlineExceeded)
-        {
-            let text = failure.text();
-            let line =
-                format!("event=call_failed method={method} component={component} status={code:?} message={text:?}");
-            self.proxy.log(Level::Debug, &line);
+    }
+
+    /// Runs a call. Where somebody reads the lines of the level debug, what it sends is noted.
+    async fn traced<T>(&self, call: impl Future<Output = T>) -> (T, Option<Rc<Trace>>) {
+        if !self.proxy.logs(Level::Debug) {
+            return (call.await, None);
         }
+        let trace = Rc::new(Trace::default());
+        (trace.of(call).await, Some(trace))
+    }
+
+    /// The line that explains a call: what came, whom it concerned, what was sent, how long it took, and what came of it. It has no
+    /// key and no value of the app.
+    #[inline(never)]
+    fn explain(
+        &self,
+        call: &Call,
+        method: &str,
+        started: Duration,
+        (received, answered): (usize, usize),
+        trace: &Trace,
+        failure: Option<&Failure>,
+    ) {
+        let api = call.dialect.pick("dapr", "layotto");
+        let component = call.component.borrow();
+        let component = component.as_ref().map_or("none", |(_, name)| name);
+        let took = self.proxy.now().saturating_sub(started).as_micros();
+        let status = failure.map_or(Code::Ok, Failure::code);
+        let message = failure.map(|failure| format!(" message={:?}", failure.text())).unwrap_or_default();
+        let line = format!(
+            "event=call method={method} api={api} component={component} request_bytes={received} sent=\"{trace}\" took_us={took} \
+             status={status:?} reply_bytes={answered}{message}"
+        );
+        self.proxy.log(Level::Debug, &line);
     }
 }
 

@@ -2,6 +2,7 @@
 //! where a path leads, and what reflection tells come from these rows. `ROOMS` lists the rooms.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -16,7 +17,8 @@ use super::{Call, Conversation, ROOMS, http};
 use crate::component::{Block, Build, Environment};
 use crate::config::Config;
 use crate::pace::Pace;
-use crate::proxy::Proxy;
+use crate::proxy::{Level, Proxy};
+use crate::text;
 
 /// The API of a building block, or of what needs no component.
 #[derive(Debug)]
@@ -85,7 +87,7 @@ impl Opening<'_> {
             };
             Some((component.name.clone(), build(component.driver.build, environment)?))
         });
-        Stores { block, all: made.collect() }
+        Stores { block, all: made.collect(), proxy: Rc::clone(self.proxy), told: Cell::new(0) }
     }
 }
 
@@ -94,7 +96,13 @@ impl Opening<'_> {
 pub(super) struct Stores<T> {
     block: Block,
     all: Vec<(String, T)>,
+    proxy: Rc<dyn Proxy>,
+    /// How often the log was told of a name that there is not.
+    told: Cell<u32>,
 }
+
+/// After so many lines the log of a worker knows of apps that ask for what is not there.
+const MOST_TOLD: u32 = 10;
 
 /// Why there is no component for a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,10 +125,22 @@ impl<T> Stores<T> {
     /// The component of this name, which the call then concerns.
     pub(super) fn find(&self, call: &Call, name: &str) -> Result<&T, Missing> {
         let Some((_, store)) = self.all.iter().find(|(known, _)| known == name) else {
+            self.tell(name);
             return Err(if self.is_empty() { Missing::All } else { Missing::Name });
         };
         call.concerns(self.block, name);
         Ok(store)
+    }
+
+    /// Tells whoever reads the log what there is instead. The app is told in the words of its API, which are not ours to choose.
+    #[inline(never)]
+    fn tell(&self, name: &str) {
+        if self.told.replace(self.told.get().saturating_add(1)) >= MOST_TOLD {
+            return;
+        }
+        let known: Vec<String> = self.all.iter().map(|(name, _)| name.clone()).collect();
+        let (block, name, known) = (self.block.name(), text::name(name), text::names(&known, ","));
+        self.proxy.log(Level::Warn, &format!("event=component_unknown block={block} name={name:?} known={known:?}"));
     }
 }
 
