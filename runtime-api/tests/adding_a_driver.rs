@@ -22,7 +22,8 @@ fn with_word(word: &str, folder: &Path, found: &mut BTreeSet<String>) {
         let path = folder.join(&name);
         if name.starts_with('.') || NOT_SOURCES.contains(&name.as_str()) {
             continue;
-        } else if kind.is_dir() {
+        }
+        if kind.is_dir() {
             with_word(word, &path, found);
         } else if kind.is_file()
             && fs::read_to_string(entry.path()).is_ok_and(|text| text.to_lowercase().contains(word))

@@ -3,6 +3,7 @@
 pub mod apollo;
 pub mod etcd;
 pub mod in_memory;
+mod knowledge;
 pub mod redis;
 mod watch;
 

@@ -373,10 +373,9 @@ impl Store for InMemory {
 }
 
 /// The rules about etags: one that is given must be that of the item, whatever the concurrency; a first write without
-/// one needs an item that is not there yet; an empty one is none.
+/// one needs an item that is not there yet.
 fn compare(current: Option<&Entry>, etag: Option<&str>, concurrency: Concurrency) -> Result<(), Error> {
-    let given = etag.filter(|etag| !etag.is_empty());
-    match (given, current) {
+    match (etag, current) {
         (Some(given), Some(current)) if given != current.etag => {
             Err(Error::EtagMismatch(format!("it was written since etag {given}")))
         }
