@@ -105,8 +105,8 @@ impl Hub {
     pub fn subscriber(&self) -> Subscriber {
         let feed = self.feed.borrow().upgrade();
         let feed = feed.unwrap_or_else(|| self.begin());
-        let place = feed.demand.borrow_mut().join();
-        Subscriber { feed, place }
+        let mailbox = feed.demand.borrow_mut().join();
+        Subscriber { feed, mailbox }
     }
 
     /// Begins to watch. The task lets go of the feed when the last subscriber has.
@@ -145,7 +145,7 @@ async fn attempts(proxy: &dyn Proxy, component: &str, store: &dyn Store, feed: &
 }
 
 /// Subscribers by their numbers.
-type Places = BTreeMap<u64, Rc<Place>>;
+type Mailboxes = BTreeMap<u64, Rc<Mailbox>>;
 
 /// What goes between the driver's watch and the subscribers.
 #[derive(Debug, Default)]
@@ -161,7 +161,7 @@ pub struct Feed {
 /// What the subscribers want, and what the driver was told of it.
 #[derive(Debug, Default)]
 struct Demand {
-    topics: BTreeMap<Rc<Topic>, Places>,
+    topics: BTreeMap<Rc<Topic>, Mailboxes>,
     /// Counts what was subscribed, and where the driver is.
     number: u64,
     told: u64,
@@ -172,7 +172,7 @@ struct Demand {
     /// Whether something was in force in this attempt.
     covered: bool,
     /// Who waits for being in force.
-    pending: Vec<(u64, Rc<Place>)>,
+    pending: Vec<(u64, Rc<Mailbox>)>,
     holders: usize,
     next_subscriber: u64,
 }
@@ -197,26 +197,26 @@ impl Feed {
     /// For a driver: all of this is watched from now on.
     pub fn cover(&self, wanted: &Wanted) {
         let ready = self.demand.borrow_mut().cover(wanted);
-        for place in ready {
-            place.tell(News::InForce);
+        for mailbox in ready {
+            mailbox.tell(News::InForce);
         }
     }
 
     /// For a driver: what changed in the store at one time. Each subscriber that some of it concerns is told that, as
     /// one; what concerns nobody is passed over.
     pub fn deliver(&self, changes: Vec<Change>) {
-        let mut news: BTreeMap<u64, (Rc<Place>, Vec<Rc<Change>>)> = BTreeMap::new();
+        let mut news: BTreeMap<u64, (Rc<Mailbox>, Vec<Rc<Change>>)> = BTreeMap::new();
         let demand = self.demand.borrow();
         for change in changes {
             let concerned = demand.concerned(&Topic::of(&change));
             let change = Rc::new(change);
-            for (id, place) in concerned {
-                news.entry(id).or_insert_with(|| (place, Vec::new())).1.push(Rc::clone(&change));
+            for (id, mailbox) in concerned {
+                news.entry(id).or_insert_with(|| (mailbox, Vec::new())).1.push(Rc::clone(&change));
             }
         }
         drop(demand);
-        for (place, changes) in news.into_values() {
-            place.tell(News::Changes(changes));
+        for (mailbox, changes) in news.into_values() {
+            mailbox.tell(News::Changes(changes));
         }
     }
 
@@ -257,8 +257,8 @@ impl Feed {
     /// need not say it.
     pub fn refuse(&self, why: &Error) {
         let pending = std::mem::take(&mut self.demand.borrow_mut().pending);
-        for (_, place) in pending {
-            place.tell(News::Failed(why.clone()));
+        for (_, mailbox) in pending {
+            mailbox.tell(News::Failed(why.clone()));
         }
     }
 
@@ -266,13 +266,13 @@ impl Feed {
         self.task.until(|| (self.demand.borrow().holders == 0).then_some(())).await;
     }
 
-    fn subscribe(&self, place: &Rc<Place>, selection: &Selection) {
-        self.demand.borrow_mut().subscribe(place, selection);
+    fn subscribe(&self, mailbox: &Rc<Mailbox>, selection: &Selection) {
+        self.demand.borrow_mut().subscribe(mailbox, selection);
         self.driver.wake();
     }
 
-    fn unsubscribe(&self, place: &Place) {
-        let unwanted = self.demand.borrow_mut().leave(place);
+    fn unsubscribe(&self, mailbox: &Mailbox) {
+        let unwanted = self.demand.borrow_mut().leave(mailbox);
         for topic in unwanted {
             self.knowledge.borrow_mut().forget(&topic);
         }
@@ -285,21 +285,21 @@ impl Feed {
 
 impl Demand {
     /// Somebody who will subscribe.
-    fn join(&mut self) -> Rc<Place> {
+    fn join(&mut self) -> Rc<Mailbox> {
         let id = self.next_subscriber;
         self.next_subscriber += 1;
         self.holders += 1;
-        Rc::new(Place { id, ..Place::default() })
+        Rc::new(Mailbox { id, ..Mailbox::default() })
     }
 
     /// Ends all subscriptions of somebody, and gives the topics that nobody wants any longer.
-    fn leave(&mut self, place: &Place) -> Vec<Rc<Topic>> {
-        self.pending.retain(|(_, other)| other.id != place.id);
+    fn leave(&mut self, mailbox: &Mailbox) -> Vec<Rc<Topic>> {
+        self.pending.retain(|(_, other)| other.id != mailbox.id);
         self.holders = self.holders.saturating_sub(1);
-        let mut unwanted = place.topics.take();
+        let mut unwanted = mailbox.topics.take();
         unwanted.retain(|topic| {
             let Some(subscribers) = self.topics.get_mut(topic) else { return false };
-            subscribers.remove(&place.id);
+            subscribers.remove(&mailbox.id);
             subscribers.is_empty()
         });
         for topic in &unwanted {
@@ -311,7 +311,7 @@ impl Demand {
         unwanted
     }
 
-    fn subscribe(&mut self, place: &Rc<Place>, selection: &Selection) {
+    fn subscribe(&mut self, mailbox: &Rc<Mailbox>, selection: &Selection) {
         self.number += 1;
         for topic in Topic::all_of(selection) {
             let topic = Rc::new(topic);
@@ -319,11 +319,11 @@ impl Demand {
                 self.added.insert(Rc::clone(&topic));
             }
             let subscribers = self.topics.entry(Rc::clone(&topic)).or_default();
-            if subscribers.insert(place.id, Rc::clone(place)).is_none() {
-                place.topics.borrow_mut().push(topic);
+            if subscribers.insert(mailbox.id, Rc::clone(mailbox)).is_none() {
+                mailbox.topics.borrow_mut().push(topic);
             }
         }
-        self.pending.push((self.number, Rc::clone(place)));
+        self.pending.push((self.number, Rc::clone(mailbox)));
     }
 
     fn topics(&self) -> Vec<Rc<Topic>> {
@@ -351,29 +351,29 @@ impl Demand {
     }
 
     /// All of this is in force; gives who waited for it.
-    fn cover(&mut self, wanted: &Wanted) -> Vec<Rc<Place>> {
+    fn cover(&mut self, wanted: &Wanted) -> Vec<Rc<Mailbox>> {
         self.covered = true;
         let ready = self.pending.extract_if(.., |(number, _)| *number <= wanted.number);
-        ready.map(|(_, place)| place).collect()
+        ready.map(|(_, mailbox)| mailbox).collect()
     }
 
     /// Whom an item concerns. Whoever subscribed both to the key and to all keys is there once.
-    fn concerned(&self, item: &Topic) -> Places {
+    fn concerned(&self, item: &Topic) -> Mailboxes {
         let subscribers = [self.topics.get(item), self.topics.get(&item.whole())];
-        subscribers.into_iter().flatten().flatten().map(|(id, place)| (*id, Rc::clone(place))).collect()
+        subscribers.into_iter().flatten().flatten().map(|(id, mailbox)| (*id, Rc::clone(mailbox))).collect()
     }
 }
 
 /// A subscriber as the feed sees it.
 #[derive(Debug, Default)]
-struct Place {
+struct Mailbox {
     id: u64,
     topics: RefCell<Vec<Rc<Topic>>>,
     news: RefCell<VecDeque<News>>,
     waiting: Slot,
 }
 
-impl Place {
+impl Mailbox {
     fn tell(&self, news: News) {
         self.news.borrow_mut().push_back(news);
         self.waiting.wake();
@@ -384,13 +384,13 @@ impl Place {
 #[derive(Debug)]
 pub struct Subscriber {
     feed: Rc<Feed>,
-    place: Rc<Place>,
+    mailbox: Rc<Mailbox>,
 }
 
 impl Subscriber {
     /// Subscribes to these items too. [`News::InForce`] or [`News::Failed`] follows.
     pub fn subscribe(&self, selection: &Selection) {
-        self.feed.subscribe(&self.place, selection);
+        self.feed.subscribe(&self.mailbox, selection);
     }
 
     /// What there is to be told, as it happens.
@@ -400,12 +400,12 @@ impl Subscriber {
 
     /// As [`Subscriber::next`], for who waits for several.
     pub fn poll_next(&self, context: &Context<'_>) -> Poll<News> {
-        self.place.waiting.poll(context, || self.place.news.borrow_mut().pop_front())
+        self.mailbox.waiting.poll(context, || self.mailbox.news.borrow_mut().pop_front())
     }
 }
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        self.feed.unsubscribe(&self.place);
+        self.feed.unsubscribe(&self.mailbox);
     }
 }
