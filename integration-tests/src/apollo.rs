@@ -5,17 +5,19 @@
 
 #![allow(clippy::result_large_err, reason = "an answer is an answer")]
 
-use crate::stand_in::{Answer, Parts, Received, StandIn, empty, header, json, now};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use ring::hmac;
-use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use ring::hmac;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
+
+use crate::stand_in::{Answer, Parts, Received, StandIn, empty, header, json, now};
 
 /// The environment that the Portal knows.
 pub const ENVIRONMENT: &str = "DEV";

@@ -1,9 +1,10 @@
 //! What a test wants to run: a runtime.yaml, put together piece by piece.
 
-use serde_json::{Map, Value, json};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
 
 type BootstrapChange = Arc<dyn Fn(&mut Value, &Path) + Send + Sync>;
 

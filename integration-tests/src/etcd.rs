@@ -1,16 +1,18 @@
 //! A real etcd, alone or as a cluster of three, and a look into it past the runtime, by etcd's own JSON gateway.
 
-use crate::server::{Program, Server};
-use crate::wait::{self, PATIENCE};
-use crate::{certificates, http1, installed, ports, scratch};
+use std::fmt;
+use std::path::PathBuf;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::Method;
 use serde_json::{Value, json};
-use std::fmt;
-use std::path::PathBuf;
 use tempfile::TempDir;
 use tokio::time::timeout;
+
+use crate::server::{Program, Server};
+use crate::wait::{self, PATIENCE};
+use crate::{certificates, http1, installed, ports, scratch};
 
 /// Which etcd.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -74,11 +74,12 @@ fn modified(file: &Path) -> Option<SystemTime> {
 
 #[cfg(test)]
 mod tests {
-    use super::{insist, outdated};
-    use crate::scratch;
     use std::fs::{self, File};
     use std::path::Path;
     use std::time::{Duration, SystemTime};
+
+    use super::{insist, outdated};
+    use crate::scratch;
 
     /// A file that was changed so many seconds after the first.
     fn file(path: &Path, content: &str, at: u64) {

@@ -1,9 +1,11 @@
 //! A listener that Envoy takes from a file and replaces while it runs.
 
+use std::path::Path;
+
+use serde_json::{Value, json};
+
 use crate::envoy::Envoy;
 use crate::wait;
-use serde_json::{Value, json};
-use std::path::Path;
 
 const FILE: &str = "listeners.json";
 

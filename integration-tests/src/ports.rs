@@ -25,8 +25,9 @@ pub fn free_port() -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use super::free_port;
     use std::collections::HashSet;
+
+    use super::free_port;
 
     #[test]
     fn ports_are_distinct_and_below_the_ephemeral_range() {

@@ -1,13 +1,15 @@
 //! A server that runs as a child process, and that is gone when its owner is.
 
-use crate::scratch;
-use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{OnceLock, mpsc};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::scratch;
 
 /// A child process with its output in a file. Dropping it kills it.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
+
 use tempfile::{Builder, TempDir};
 
 /// A new directory, removed when it is dropped.

@@ -3,10 +3,12 @@
 
 #![allow(clippy::result_large_err, reason = "an answer is an answer")]
 
-use crate::stand_in::{Answer, Parts, Received, StandIn, empty, header, json, now};
-use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+
+use serde_json::{Map, Value, json};
+
+use crate::stand_in::{Answer, Parts, Received, StandIn, empty, header, json, now};
 
 /// A token that may do everything.
 pub const TOKEN: &str = "root-token";

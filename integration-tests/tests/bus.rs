@@ -9,9 +9,10 @@ use h2::client::Builder;
 use integration_tests::{Config, Envoy, ports};
 use runtime_bus::message::MAX_UNACKNOWLEDGED;
 use serde_json::{Value, json};
-use support::{Client, Told, noise};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+
+use support::{Client, Told, noise};
 
 /// An Envoy with two more listeners: the bus by itself, and an HTTP one whose requests all go to the cluster of the bus.
 struct Bus {

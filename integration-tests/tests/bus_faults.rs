@@ -1,5 +1,8 @@
 //! The bus when its connections come to an end, are several, or belong to a configuration that goes: what apps get on their subscriptions.
 
+use std::path::Path;
+use std::time::Duration;
+
 use envoy_runtime_proto::dapr::runtime::v1::SubscribeConfigurationResponse;
 use envoy_runtime_proto::spec::runtime::v1::{ConfigurationItem, SubscribeConfigurationRequest};
 use futures::channel::mpsc::{self, UnboundedSender};
@@ -9,8 +12,6 @@ use integration_tests::configuration::Configuration;
 use integration_tests::listener_file::serve_listener_from_a_file;
 use integration_tests::{Client, Config, Dialect, Envoy, wait};
 use serde_json::{Value, json};
-use std::path::Path;
-use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status};

@@ -1,6 +1,10 @@
 //! What goes wrong in a day: servers that die, hang or cut a reply, apps that lose interest, configurations that change. The runtime answers
 //! every call, and never with what belongs to another.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use envoy_runtime_proto::dapr::runtime::v1::GetStateRequest;
 use futures::future::join_all;
@@ -14,9 +18,6 @@ use prost::Message;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 use tonic::Code;
 
 const KEYS: u32 = 500;

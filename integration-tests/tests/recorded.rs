@@ -1,6 +1,8 @@
 //! What daprd 1.17.13 was recorded to answer, replayed: codes, texts and details of failures. What differs stands in
 //! docs/differences-from-dapr.md with the reason, and this test takes its exceptions from there.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::Bytes;
 use envoy_runtime_proto::FILE_DESCRIPTOR_SET;
 use integration_tests::redis::{self, Redis};
@@ -10,7 +12,6 @@ use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, BTreeSet};
 use tonic::{Code, Status};
 use tonic_types::pb;
 

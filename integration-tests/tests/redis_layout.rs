@@ -1,11 +1,12 @@
 //! The layout of data in Redis, field by field: what Dapr's `state.redis` writes is read, and the other way round.
 
+use std::collections::BTreeMap;
+
 use integration_tests::redis::{Options, Redis};
 use integration_tests::status::expect_status;
 use integration_tests::store::{ItemOptions, delete, item, key, upsert};
 use integration_tests::{Config, Dialect, Envoy, Store};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use tonic::Code;
 
 struct Setup {

@@ -236,8 +236,9 @@ pub(crate) fn unframe(frames: &[u8]) -> Result<Option<Unframed<'_>>, Garbled> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     proptest! {
         #[test]

@@ -24,11 +24,12 @@ macro_rules! configuration_suite {
 
 /// What every driver does.
 pub mod basic {
+    use tonic::Code;
+
     use crate::client::Dialect;
     use crate::configuration::Configuration;
     use crate::conformance::Case;
     use crate::wait;
-    use tonic::Code;
 
     /// The group of this case.
     fn group(case: &Case) -> Configuration {

@@ -1,5 +1,15 @@
 //! What all of it happens on: an Envoy with components of every block, the servers behind it, and what is known of their state.
 
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
 use super::Options;
 use super::garbage::Garbage;
 use super::kind::Kind;
@@ -8,14 +18,6 @@ use crate::listener_file::serve_listener_from_a_file;
 use crate::middleman::Middleman;
 use crate::redis::{self, Redis};
 use crate::{Config, Dialect, Envoy, etcd, installed};
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-use serde_json::json;
-use std::collections::VecDeque;
-use std::sync::Mutex;
-use std::time::Duration;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
 
 /// `limits.maxRequestBytes`. The reloads change it by one.
 pub(super) const MOST_BYTES: usize = 1_234_000;

@@ -1,7 +1,8 @@
 //! Who takes part. Each kind can be left out, so that a finding can be narrowed down.
 
-use clap::ValueEnum;
 use std::fmt;
+
+use clap::ValueEnum;
 
 /// A kind of client, or of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]

@@ -16,18 +16,19 @@ mod rest;
 mod subscribers;
 mod vandals;
 
-pub use kind::Kind;
-pub use record::Finding;
-
-use clap::ValueEnum;
-use ground::{Ground, PLACES};
-use rest::Holdings;
 use std::fmt::Write;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+
+use clap::ValueEnum;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
+
+use ground::{Ground, PLACES};
+pub use kind::Kind;
+pub use record::Finding;
+use rest::Holdings;
 
 /// What to do, and for how long.
 #[derive(Clone, Debug, clap::Parser)]

@@ -1,11 +1,13 @@
 //! What was seen: calls counted by how they ended, and findings, each told once.
 
-use super::kind::Kind;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Mutex;
 use std::time::Duration;
+
 use tokio::time::Instant;
+
+use super::kind::Kind;
 
 /// How a call ended, as the table counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,5 +1,12 @@
 //! What Envoy holds: whether it gives back, after all is over, what it took meanwhile; and whether its VMs have survived.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_runtime_proto::dapr::runtime::v1 as dapr;
+use envoy_runtime_proto::spec::runtime::v1 as layotto;
+use tokio::time::{sleep, timeout};
+
 use super::client::Caller;
 use super::ground::{Ground, LARGE, MOST_LARGE, PLACES};
 use super::kind::Kind;
@@ -7,11 +14,6 @@ use super::messages::KEYS;
 use crate::client::Dialect;
 use crate::http1;
 use crate::store::key;
-use envoy_runtime_proto::dapr::runtime::v1 as dapr;
-use envoy_runtime_proto::spec::runtime::v1 as layotto;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::{sleep, timeout};
 
 /// What Envoy may hold more than before: VMs keep the memory that they once had, and a worker has two.
 const MOST_MIB: u64 = 96;
