@@ -1,7 +1,7 @@
 //! gRPC clients of both dialects behind one set of methods.
 //!
-//! The state messages of Dapr and Layotto are the same on the wire, so a test is written once with Dapr's types; each call goes out through
-//! the generated client of its own dialect.
+//! The state messages of Dapr and Layotto are the same on the wire, so a test is written once with Dapr's types; each
+//! call goes out through the generated client of its own dialect.
 
 use std::path::PathBuf;
 use std::time::Duration;

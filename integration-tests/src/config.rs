@@ -21,7 +21,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// A runtime for the app `app_id`, without components, on one worker. Listeners that the test does not set get free ports.
+    /// A runtime for the app `app_id`, without components, on one worker. Listeners that the test does not set get free
+    /// ports.
     pub fn new(app_id: &str) -> Self {
         Self {
             document: json!({"appId": app_id, "components": []}),

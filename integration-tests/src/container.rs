@@ -1,6 +1,6 @@
-//! A server in a container: its image holds the same binary as the process backend runs and the libraries that it is linked to, and
-//! nothing is pulled. The container has the network of the host and sees the directory for temporary files, so ports and paths are the
-//! same as for a process.
+//! A server in a container: its image holds the same binary as the process backend runs and the libraries that it is
+//! linked to, and nothing is pulled. The container has the network of the host and sees the directory for temporary
+//! files, so ports and paths are the same as for a process.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

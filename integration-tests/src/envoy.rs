@@ -185,7 +185,8 @@ impl Envoy {
         assert!(crashes.is_empty(), "a filter crashed:\n{}", crashes.join("\n"));
     }
 
-    /// The signs that a filter has crashed since the start: what Envoy counts, VMs that it made anew above all, and traps in its log.
+    /// The signs that a filter has crashed since the start: what Envoy counts, VMs that it made anew above all, and
+    /// traps in its log.
     pub async fn crashes(&self) -> Vec<String> {
         let stats = self.stats().await;
         assert!(stats.contains_key("wasm.runtime.vm_reload"), "Envoy counts the reloads of VMs");

@@ -255,7 +255,8 @@ impl Etcd {
         number(&reply.unwrap_or_else(|error| panic!("etcd: delete {key}: {error}"))["deleted"]) > 0
     }
 
-    /// Puts `value` if the item under `key` is still of `revision` (0: if there is none), and says whether it did: a transaction.
+    /// Puts `value` if the item under `key` is still of `revision` (0: if there is none), and says whether it did: a
+    /// transaction.
     pub async fn put_if(&self, key: &str, revision: i64, value: &str) -> bool {
         let request = json!({
             "compare": [{"key": base64(key), "target": "MOD", "result": "EQUAL", "mod_revision": revision.to_string()}],

@@ -1,5 +1,5 @@
-//! Where the programs are that the tests run. `make test` says it by environment variables; the defaults are where `make tools` and
-//! `make build` put things.
+//! Where the programs are that the tests run. `make test` says it by environment variables; the defaults are where
+//! `make tools` and `make build` put things.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

@@ -1,5 +1,5 @@
-//! A stand-in for what of the API of Kubernetes concerns reading secrets. `tests/servers_kubernetes.rs` holds it against the client for
-//! Python.
+//! A stand-in for what of the API of Kubernetes concerns reading secrets. `tests/servers_kubernetes.rs` holds it
+//! against the client for Python.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -66,7 +66,8 @@ impl Kubernetes {
         Self { server, state, account }
     }
 
-    /// What is mounted in a pod at `/var/run/secrets/kubernetes.io/serviceaccount`: `token`, `namespace` and, with TLS, `ca.crt`.
+    /// What is mounted in a pod at `/var/run/secrets/kubernetes.io/serviceaccount`: `token`, `namespace` and, with TLS,
+    /// `ca.crt`.
     pub fn service_account(&self) -> &Path {
         self.account.path()
     }

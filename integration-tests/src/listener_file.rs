@@ -26,7 +26,8 @@ pub fn serve_listener_from_a_file(bootstrap: &mut Value, directory: &Path) {
     });
 }
 
-/// Writes a version of the listener. Envoy sees that it differs, drains the old one with its filters and starts a new one.
+/// Writes a version of the listener. Envoy sees that it differs, drains the old one with its filters and starts a new
+/// one.
 fn write_listener(directory: &Path, mut listener: Value, version: u32) {
     listener["@type"] = json!("type.googleapis.com/envoy.config.listener.v3.Listener");
     listener["metadata"] = json!({"filter_metadata": {"test": {"version": version}}});

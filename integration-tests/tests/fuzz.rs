@@ -1,4 +1,5 @@
-//! Requests with mistakes in them, by the hundred thousand: each is answered, no filter crashes, and the service is right afterwards.
+//! Requests with mistakes in them, by the hundred thousand: each is answered, no filter crashes, and the service is
+//! right afterwards.
 //!
 //! The mistakes come from a seeded generator over a corpus of good requests: the same seed gives the same requests.
 //! `RUNTIME_TEST_FUZZ_FRAMES` and `RUNTIME_TEST_FUZZ_SEED` change how many and which.

@@ -1,4 +1,5 @@
-//! Secrets in both dialects: those of this machine, of Vault and of Kubernetes; and that no value of any stands where it could be read.
+//! Secrets in both dialects: those of this machine, of Vault and of Kubernetes; and that no value of any stands where
+//! it could be read.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -60,8 +60,8 @@ const API_VERSION: &str = "dapr.io/v1alpha1";
 const UNSERVED_BLOCKS: &[&str] =
     &["bindings", "conversation", "crypto", "middleware", "nameresolution", "pubsub", "workflowbackend"];
 
-/// Types of Dapr's that are not served here yet, by building block. A component of one is passed over, and any other type is
-/// a mistake.
+/// Types of Dapr's that are not served here yet, by building block. A component of one is passed over, and any other
+/// type is a mistake.
 const UNSERVED: &[(&str, &[&str])] = &[
     (
         "state",

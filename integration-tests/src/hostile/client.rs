@@ -1,5 +1,5 @@
-//! Connections and calls by hand, and what is asked of every call whoever makes it: that it ends in time, in a form that gRPC knows, with
-//! a status that makes sense.
+//! Connections and calls by hand, and what is asked of every call whoever makes it: that it ends in time, in a form
+//! that gRPC knows, with a status that makes sense.
 
 use std::io;
 use std::sync::Arc;

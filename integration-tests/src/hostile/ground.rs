@@ -1,4 +1,5 @@
-//! What all of it happens on: an Envoy with components of every block, the servers behind it, and what is known of their state.
+//! What all of it happens on: an Envoy with components of every block, the servers behind it, and what is known of
+//! their state.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -229,7 +230,8 @@ impl Ground {
         self.since_reload().is_some_and(|since| since < DRAINED)
     }
 
-    /// What is allowed beyond a limit: a second, more on a machine that has too much to do, and what timers here were late by.
+    /// What is allowed beyond a limit: a second, more on a machine that has too much to do, and what timers here were
+    /// late by.
     pub(super) fn margin(&self) -> Duration {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let load = std::fs::read_to_string("/proc/loadavg").ok();

@@ -1,5 +1,6 @@
-//! `make hostile`: one Envoy, and clients and servers that are as hostile and as ordinary as they come, at random from a seed. It is checked
-//! all the time that nothing of it crashes, stalls or loses: see [`Kind`] for who takes part and what is checked.
+//! `make hostile`: one Envoy, and clients and servers that are as hostile and as ordinary as they come, at random from
+//! a seed. It is checked all the time that nothing of it crashes, stalls or loses: see [`Kind`] for who takes part and
+//! what is checked.
 //!
 //! The same seed gives the same clients, each with the same plan; how they meet is up to the machine.
 

@@ -1,5 +1,6 @@
-//! Ordinary clients that know what the answers must be: a key has the value that was last written, an etag guards a counter, a lock has one
-//! holder, an id is given once. What may have been done, because its call had no answer, is taken into account.
+//! Ordinary clients that know what the answers must be: a key has the value that was last written, an etag guards a
+//! counter, a lock has one holder, an id is given once. What may have been done, because its call had no answer, is
+//! taken into account.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -301,8 +302,8 @@ type Name = (Place, usize);
 pub(super) struct Locks(Mutex<HashMap<Name, Vec<Hold>>>);
 
 impl Locks {
-    /// Notes that `owner` got a lock by a call that was sent and answered then. Returns who had it from before the one until after the other,
-    /// and for how long yet: it can't have been free at any moment between.
+    /// Notes that `owner` got a lock by a call that was sent and answered then. Returns who had it from before the one
+    /// until after the other, and for how long yet: it can't have been free at any moment between.
     fn take(
         &self,
         lock: Name,

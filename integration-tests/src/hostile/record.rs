@@ -141,7 +141,8 @@ impl Record {
     }
 }
 
-/// A text without what differs from call to call: what stands in quotes, numbers, and all after the first hundred characters.
+/// A text without what differs from call to call: what stands in quotes, numbers, and all after the first hundred
+/// characters.
 fn shape(text: &str) -> String {
     let mut shape = String::new();
     let mut quoted = false;

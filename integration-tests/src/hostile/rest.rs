@@ -1,4 +1,5 @@
-//! What Envoy holds: whether it gives back, after all is over, what it took meanwhile; and whether its VMs have survived.
+//! What Envoy holds: whether it gives back, after all is over, what it took meanwhile; and whether its VMs have
+//! survived.
 
 use std::sync::Arc;
 use std::time::Duration;

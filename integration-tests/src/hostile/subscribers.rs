@@ -1,5 +1,5 @@
-//! Subscriptions that must hear of changes: a marker is written all the time, and each stream hears of it within ten seconds while its store
-//! is in order, or has ended with a status.
+//! Subscriptions that must hear of changes: a marker is written all the time, and each stream hears of it within ten
+//! seconds while its store is in order, or has ended with a status.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};

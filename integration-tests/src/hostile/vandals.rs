@@ -1,5 +1,5 @@
-//! Clients that misbehave, on the gRPC ports: random calls, bursts, streams by the thousand, those that read nothing, those that go away,
-//! those that want too much.
+//! Clients that misbehave, on the gRPC ports: random calls, bursts, streams by the thousand, those that read nothing,
+//! those that go away, those that want too much.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Configuration in the memory of Envoy, one store for all workers: for development and tests.
 //!
-//! All of it is one value in the shared area, changed by compare-and-swap, with the last changes at its end. A worker that
-//! has subscribers tells them what was written since; when to look it knows from a small value that changes with each
-//! write.
+//! All of it is one value in the shared area, changed by compare-and-swap, with the last changes at its end. A worker
+//! that has subscribers tells them what was written since; when to look it knows from a small value that changes with
+//! each write.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};

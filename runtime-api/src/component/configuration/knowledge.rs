@@ -16,8 +16,8 @@ pub(super) struct Knowledge {
 }
 
 impl Knowledge {
-    /// Takes what the store holds of a topic. The first time it is known from then on; after that it gives what may have
-    /// changed, with an empty content for what is gone.
+    /// Takes what the store holds of a topic. The first time it is known from then on; after that it gives what may
+    /// have changed, with an empty content for what is gone.
     pub(super) fn read(&mut self, topic: &Rc<Topic>, items: Vec<Item>) -> Vec<Change> {
         let mut changes: Vec<Change> = items.into_iter().map(|item| Change { app: topic.app.clone(), item }).collect();
         if !self.read.contains(topic) {

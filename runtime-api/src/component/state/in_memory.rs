@@ -1,9 +1,9 @@
 //! State in the memory of Envoy, one store for all workers: the reference for what the others do about etags.
 //!
-//! Items lie in buckets, each a value in the shared area, and every write goes through a journal, one more value
-//! there. A write is decided by putting what it does into the journal, by compare-and-swap; doing it to the buckets comes
-//! after, and whoever next writes does it first if it was not finished. Whoever reads takes the journal into account. So a
-//! transaction is seen whole or not at all, and a worker that ends in the middle leaves nothing half done.
+//! Items lie in buckets, each a value in the shared area, and every write goes through a journal, one more value there.
+//! A write is decided by putting what it does into the journal, by compare-and-swap; doing it to the buckets comes
+//! after, and whoever next writes does it first if it was not finished. Whoever reads takes the journal into account.
+//! So a transaction is seen whole or not at all, and a worker that ends in the middle leaves nothing half done.
 
 mod layout;
 mod sweep;
@@ -143,7 +143,8 @@ impl Area {
         })
     }
 
-    /// Changes buckets, all or none; those without operations lose what has ended. An error has the place of its operation.
+    /// Changes buckets, all or none; those without operations lose what has ended. An error has the place of its
+    /// operation.
     async fn commit(self: &Rc<Self>, work: &Work<'_>) -> Result<(), (usize, Error)> {
         let _turn = self.writer.lock().await;
         let long = work.len() > SHORT;

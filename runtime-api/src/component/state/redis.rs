@@ -187,8 +187,8 @@ fn set<'a>(write: &'a Write, etag: &'a str, ttl: &'a str, mark: bool) -> [&'a [u
 /// What the scripts take for no etag.
 const NO_ETAG: &str = "0";
 
-/// What the script of a write compares with. As with Dapr's driver the last write does so with nothing, whatever etag it
-/// brings, and an etag that is no number is refused before Redis is asked.
+/// What the script of a write compares with. As with Dapr's driver the last write does so with nothing, whatever etag
+/// it brings, and an etag that is no number is refused before Redis is asked.
 fn etag_of_write(write: &Write) -> Result<&str, Error> {
     match write.etag.as_deref() {
         None => Ok(NO_ETAG),
@@ -228,8 +228,8 @@ fn refused(error: redis::Error, etag: Option<&str>) -> Error {
 }
 
 /// The item in the fields data and version of a hash. Where there is neither, there is no hash, or one that is not of a
-/// runtime and is not read: it may be of any size. To tell them apart would take a command more for each key that is not
-/// there.
+/// runtime and is not read: it may be of any size. To tell them apart would take a command more for each key that is
+/// not there.
 fn item(fields: Vec<Reply>) -> Result<Option<Item>, Error> {
     let mut fields = fields.into_iter().map(|field| redis::bytes(field, "HMGET"));
     let mut field = || fields.next().unwrap_or(Err(redis::Error::Unexpected("HMGET")));
