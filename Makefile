@@ -38,7 +38,7 @@ needed: toolchain
 	tools/filters.sh filter target/filters needed
 	$(PROGRAM)
 
-test: tools program filters-for-tests ## Run all tests: real Envoy, real Redis, memcached and etcd, real SDKs
+test: tools program filters-for-tests ## Run all tests: real Envoy, real servers, real SDKs
 	$(TEST) --workspace --exclude runtime-filter
 
 lint: tools .tools/bin/cargo-deny ## Formatting, clippy for both targets, licences and advisories
@@ -122,7 +122,7 @@ basics: toolchain ## Install what this machine lacks to build and run it: also E
 	tools/python.sh
 	tools/envoy.sh $(ENVOY_VERSION)
 
-tools: basics ## Install all that this machine lacks: also Redis, memcached, Node, etcd, a JDK, the SDKs
+tools: basics ## Install all that this machine lacks: also the servers, Node, a JDK, the SDKs
 	tools/system.sh tests
 	tools/node.sh
 	tools/etcd.sh

@@ -1,4 +1,5 @@
-//! Finds the filters that `make filters` builds, for `src/filters.rs` to embed, and says what `--version` tells of them.
+//! Finds the filters that `make filters` builds, for `src/filters.rs` to embed, and says what `--version` tells of
+//! them.
 
 use std::env;
 use std::fmt::Write as _;
@@ -90,7 +91,8 @@ fn built_by_make(out: &Path, manifest: &Path) -> Vec<PathBuf> {
     beside.chain(root.map(|root| root.join("target"))).map(|dir| dir.join("filters")).collect()
 }
 
-/// The path seen from this package, where it lies in the workspace: what cargo keeps then names no folder of this machine.
+/// The path seen from this package, where it lies in the workspace: what cargo keeps then names no folder of this
+/// machine.
 fn from_here(path: &Path, manifest: &Path) -> PathBuf {
     let within = manifest.parent().and_then(|root| path.strip_prefix(root).ok());
     within.map_or_else(|| path.to_owned(), |within| Path::new("..").join(within))

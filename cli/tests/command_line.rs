@@ -84,7 +84,8 @@ fn example(name: &str) -> &'static str {
     }
 }
 
-/// Each flag of Dapr's is served, taken with one line that says why it has no effect, or refused with what to use instead.
+/// Each flag of Dapr's is served, taken with one line that says why it has no effect, or refused with what to use
+/// instead.
 #[test]
 fn every_flag_of_daprs_has_its_fate() {
     let folder = tempfile::tempdir().unwrap();

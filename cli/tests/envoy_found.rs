@@ -1,4 +1,5 @@
-//! Which Envoy `envoy-runtime run` starts where none is named: `ENVOY_RUNTIME` says which binary, one with the filters in it.
+//! Which Envoy `envoy-runtime run` starts where none is named: `ENVOY_RUNTIME` says which binary, one with the filters
+//! in it.
 
 // A test may end by a panic, and so may what it calls.
 #![allow(clippy::unwrap_used, clippy::panic)]

@@ -1,5 +1,5 @@
-//! `envoy-runtime run` with a real Envoy. The environment says with what: `ENVOY`, and `ENVOY_RUNTIME`, a binary that has
-//! the filters in it (`make test` sets both).
+//! `envoy-runtime run` with a real Envoy. The environment says with what: `ENVOY`, and `ENVOY_RUNTIME`, a binary that
+//! has the filters in it (`make test` sets both).
 
 // A test may end by a panic, and so may what it calls.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]

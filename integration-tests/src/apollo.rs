@@ -1,21 +1,24 @@
-//! A stand-in for Apollo, the configuration centre: its config service, which apps read and poll, and its Portal, which they write to.
-//! It follows the controllers of Apollo 2.x (the packages `configservice` and `openapi.v1`); `tests/servers_apollo.rs` holds it against
-//! Apollo's own clients for Java. Every app and every cluster exists, there is one environment, and left out are public namespaces of
-//! other apps, gray releases, incremental synchronisation and permissions of a token for single namespaces.
+//! A stand-in for Apollo, the configuration centre: its config service, which apps read and poll, and its Portal, which
+//! they write to. It follows the controllers of Apollo 2.x (the packages `configservice` and `openapi.v1`);
+//! `tests/servers_apollo.rs` holds it against Apollo's own clients for Java. Every app and every cluster exists, there
+//! is one environment, and left out are public namespaces of other apps, gray releases, incremental synchronisation and
+//! permissions of a token for single namespaces.
 
 #![allow(clippy::result_large_err, reason = "an answer is an answer")]
 
-use crate::stand_in::{Answer, Parts, Received, StandIn, empty, header, json, now};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use ring::hmac;
-use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use ring::hmac;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
+
+use crate::stand_in::{Answer, Parts, Received, StandIn, empty, header, json, now};
 
 /// The environment that the Portal knows.
 pub const ENVIRONMENT: &str = "DEV";

@@ -1,15 +1,16 @@
 //! gRPC clients of both dialects behind one set of methods.
 //!
-//! The state messages of Dapr and Layotto are the same on the wire, so a test is written once with Dapr's types; each call goes out through
-//! the generated client of its own dialect.
+//! The state messages of Dapr and Layotto are the same on the wire, so a test is written once with Dapr's types; each
+//! call goes out through the generated client of its own dialect.
+
+use std::path::PathBuf;
+use std::time::Duration;
 
 use envoy_runtime_proto::dapr::runtime::v1 as dapr;
 use envoy_runtime_proto::dapr::runtime::v1::dapr_client::DaprClient;
 use envoy_runtime_proto::spec::runtime::v1 as layotto;
 use envoy_runtime_proto::spec::runtime::v1::runtime_client::RuntimeClient;
 use prost::Message;
-use std::path::PathBuf;
-use std::time::Duration;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Status};
 

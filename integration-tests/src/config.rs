@@ -1,9 +1,10 @@
 //! What a test wants to run: a runtime.yaml, put together piece by piece.
 
-use serde_json::{Map, Value, json};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
 
 type BootstrapChange = Arc<dyn Fn(&mut Value, &Path) + Send + Sync>;
 
@@ -20,7 +21,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// A runtime for the app `app_id`, without components, on one worker. Listeners that the test does not set get free ports.
+    /// A runtime for the app `app_id`, without components, on one worker. Listeners that the test does not set get free
+    /// ports.
     pub fn new(app_id: &str) -> Self {
         Self {
             document: json!({"appId": app_id, "components": []}),

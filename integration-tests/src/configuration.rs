@@ -1,17 +1,19 @@
 //! A store of configuration as an app sees it: a client, the name of a component and a group.
 
-use crate::client::{Client, Dialect};
-use crate::wait::{self, PATIENCE};
-use envoy_runtime_proto::dapr::runtime::v1 as dapr;
-use envoy_runtime_proto::spec::runtime::v1 as layotto;
-use futures::channel::mpsc::UnboundedSender;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+
+use envoy_runtime_proto::dapr::runtime::v1 as dapr;
+use envoy_runtime_proto::spec::runtime::v1 as layotto;
+use futures::channel::mpsc::UnboundedSender;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tonic::{Status, Streaming};
+
+use crate::client::{Client, Dialect};
+use crate::wait::{self, PATIENCE};
 
 /// Keys that a [`Watch`] uses for itself begin so; they are never told of.
 const PROBE: &str = "probe-";

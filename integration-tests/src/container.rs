@@ -1,17 +1,19 @@
-//! A server in a container: its image holds the same binary as the process backend runs and the libraries that it is linked to, and
-//! nothing is pulled. The container has the network of the host and sees the directory for temporary files, so ports and paths are the
-//! same as for a process.
+//! A server in a container: its image holds the same binary as the process backend runs and the libraries that it is
+//! linked to, and nothing is pulled. The container has the network of the host and sees the directory for temporary
+//! files, so ports and paths are the same as for a process.
 
-use crate::process::Guard;
-use crate::scratch;
-use crate::server::Program;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
 use testcontainers::core::Mount;
 use testcontainers::runners::{AsyncBuilder, AsyncRunner};
 use testcontainers::{ContainerAsync, GenericBuildableImage, GenericImage, ImageExt};
 use tokio::sync::Mutex;
+
+use crate::process::Guard;
+use crate::scratch;
+use crate::server::Program;
 
 /// A running container.
 #[derive(Debug)]

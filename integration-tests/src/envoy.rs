@@ -1,16 +1,18 @@
 //! An unmodified Envoy with the configuration that `envoy-runtime render bootstrap` gives.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use bytes::Bytes;
+use http::{Method, Response};
+use serde_json::Value;
+use tempfile::TempDir;
+
 use crate::client::{Client, Dialect};
 use crate::config::Config;
 use crate::server::{Program, Server};
 use crate::{http1, installed, ports, scratch, wait};
-use bytes::Bytes;
-use http::{Method, Response};
-use serde_json::Value;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use tempfile::TempDir;
 
 /// The method of [`Config::trap`]: whoever calls it ends the filter's VM of the worker that has the connection.
 pub const TRAP: &str = "/runtime.Test/Trap";
@@ -183,7 +185,8 @@ impl Envoy {
         assert!(crashes.is_empty(), "a filter crashed:\n{}", crashes.join("\n"));
     }
 
-    /// The signs that a filter has crashed since the start: what Envoy counts, VMs that it made anew above all, and traps in its log.
+    /// The signs that a filter has crashed since the start: what Envoy counts, VMs that it made anew above all, and
+    /// traps in its log.
     pub async fn crashes(&self) -> Vec<String> {
         let stats = self.stats().await;
         assert!(stats.contains_key("wasm.runtime.vm_reload"), "Envoy counts the reloads of VMs");

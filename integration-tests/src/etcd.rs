@@ -1,16 +1,18 @@
 //! A real etcd, alone or as a cluster of three, and a look into it past the runtime, by etcd's own JSON gateway.
 
-use crate::server::{Program, Server};
-use crate::wait::{self, PATIENCE};
-use crate::{certificates, http1, installed, ports, scratch};
+use std::fmt;
+use std::path::PathBuf;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::Method;
 use serde_json::{Value, json};
-use std::fmt;
-use std::path::PathBuf;
 use tempfile::TempDir;
 use tokio::time::timeout;
+
+use crate::server::{Program, Server};
+use crate::wait::{self, PATIENCE};
+use crate::{certificates, http1, installed, ports, scratch};
 
 /// Which etcd.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -255,7 +257,8 @@ impl Etcd {
         number(&reply.unwrap_or_else(|error| panic!("etcd: delete {key}: {error}"))["deleted"]) > 0
     }
 
-    /// Puts `value` if the item under `key` is still of `revision` (0: if there is none), and says whether it did: a transaction.
+    /// Puts `value` if the item under `key` is still of `revision` (0: if there is none), and says whether it did: a
+    /// transaction.
     pub async fn put_if(&self, key: &str, revision: i64, value: &str) -> bool {
         let request = json!({
             "compare": [{"key": base64(key), "target": "MOD", "result": "EQUAL", "mod_revision": revision.to_string()}],

@@ -1,7 +1,8 @@
 //! Refuses to test what was built from other sources than those that are there: such a test says nothing.
 //!
-//! Beside a program cargo writes what it was made of (`envoy-runtime.d`), and `tools/filters.sh` does so for the filters in it. By these
-//! files cargo itself decides what to build anew, so what they let pass is what cargo would leave as it is.
+//! Beside a program cargo writes what it was made of (`envoy-runtime.d`), and `tools/filters.sh` does so for the
+//! filters in it. By these files cargo itself decides what to build anew, so what they let pass is what cargo would
+//! leave as it is.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,8 +40,8 @@ fn outdated(program: &Path) -> Option<(PathBuf, PathBuf)> {
     })
 }
 
-/// The prerequisites in a file of cargo's for make: `TARGET: FILE FILE ...`, with blanks in names after a backslash; of a folder the files
-/// in it. None where there is no such list: what was built elsewhere cannot be compared.
+/// The prerequisites in a file of cargo's for make: `TARGET: FILE FILE ...`, with blanks in names after a backslash; of
+/// a folder the files in it. None where there is no such list: what was built elsewhere cannot be compared.
 fn made_of(list: &Path) -> Vec<PathBuf> {
     let text = fs::read_to_string(list).unwrap_or_default();
     let files = text.lines().filter_map(|line| line.split_once(": ")).flat_map(|(_, files)| {
@@ -74,11 +75,12 @@ fn modified(file: &Path) -> Option<SystemTime> {
 
 #[cfg(test)]
 mod tests {
-    use super::{insist, outdated};
-    use crate::scratch;
     use std::fs::{self, File};
     use std::path::Path;
     use std::time::{Duration, SystemTime};
+
+    use super::{insist, outdated};
+    use crate::scratch;
 
     /// A file that was changed so many seconds after the first.
     fn file(path: &Path, content: &str, at: u64) {

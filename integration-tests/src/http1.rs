@@ -1,10 +1,11 @@
 //! One HTTP/1.1 request on a connection of its own: for Envoy's admin endpoint and the runtime's HTTP API.
 
+use std::io;
+
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use std::io;
 use tokio::net::TcpStream;
 
 /// Sends a request with `headers` and `body` to `path` on 127.0.0.1:`port` and reads the whole answer.

@@ -1,9 +1,10 @@
-//! Where the programs are that the tests run. `make test` says it by environment variables; the defaults are where `make tools` and
-//! `make build` put things.
+//! Where the programs are that the tests run. `make test` says it by environment variables; the defaults are where
+//! `make tools` and `make build` put things.
 
-use crate::fresh;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+
+use crate::fresh;
 
 /// The root of the workspace.
 pub fn workspace() -> &'static Path {

@@ -1,16 +1,18 @@
-//! A stand-in for what of the API of Kubernetes concerns reading secrets. `tests/servers_kubernetes.rs` holds it against the client for
-//! Python.
+//! A stand-in for what of the API of Kubernetes concerns reading secrets. `tests/servers_kubernetes.rs` holds it
+//! against the client for Python.
 
-use crate::scratch;
-use crate::stand_in::{Answer, Parts, Received, StandIn, header, json};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Map, Value, json};
 use tempfile::TempDir;
+
+use crate::scratch;
+use crate::stand_in::{Answer, Parts, Received, StandIn, header, json};
 
 /// The token of a service account that may read the secrets of every namespace.
 pub const TOKEN: &str = "service-account-token";
@@ -64,7 +66,8 @@ impl Kubernetes {
         Self { server, state, account }
     }
 
-    /// What is mounted in a pod at `/var/run/secrets/kubernetes.io/serviceaccount`: `token`, `namespace` and, with TLS, `ca.crt`.
+    /// What is mounted in a pod at `/var/run/secrets/kubernetes.io/serviceaccount`: `token`, `namespace` and, with TLS,
+    /// `ca.crt`.
     pub fn service_account(&self) -> &Path {
         self.account.path()
     }

@@ -1,5 +1,6 @@
-//! The harness of the integration tests: real Envoys with the configuration that the CLI renders, real servers behind them, and clients of
-//! both dialects in front. Each module is about one thing; the tests in `tests/` read as the specification of the product.
+//! The harness of the integration tests: real Envoys with the configuration that the CLI renders, real servers behind
+//! them, and clients of both dialects in front. Each module is about one thing; the tests in `tests/` read as the
+//! specification of the product.
 
 pub mod apollo;
 pub mod certificates;

@@ -1,9 +1,11 @@
 //! A listener that Envoy takes from a file and replaces while it runs.
 
+use std::path::Path;
+
+use serde_json::{Value, json};
+
 use crate::envoy::Envoy;
 use crate::wait;
-use serde_json::{Value, json};
-use std::path::Path;
 
 const FILE: &str = "listeners.json";
 
@@ -24,7 +26,8 @@ pub fn serve_listener_from_a_file(bootstrap: &mut Value, directory: &Path) {
     });
 }
 
-/// Writes a version of the listener. Envoy sees that it differs, drains the old one with its filters and starts a new one.
+/// Writes a version of the listener. Envoy sees that it differs, drains the old one with its filters and starts a new
+/// one.
 fn write_listener(directory: &Path, mut listener: Value, version: u32) {
     listener["@type"] = json!("type.googleapis.com/envoy.config.listener.v3.Listener");
     listener["metadata"] = json!({"filter_metadata": {"test": {"version": version}}});

@@ -1,9 +1,10 @@
 //! A lock store as an app sees it: a client and the name of a component.
 
-use crate::client::{Client, Dialect};
 use envoy_runtime_proto::dapr::runtime::v1 as dapr;
 use envoy_runtime_proto::spec::runtime::v1 as layotto;
 use tonic::Status;
+
+use crate::client::{Client, Dialect};
 
 /// What became of a release or a renewal; the numbers are the same in both dialects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

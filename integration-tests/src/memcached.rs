@@ -1,11 +1,13 @@
 //! A real memcached, and a look into it past the runtime.
 
-use crate::server::{Program, Server};
-use crate::{installed, ports, scratch, wait};
 use std::io;
+
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+use crate::server::{Program, Server};
+use crate::{installed, ports, scratch, wait};
 
 /// A running memcached. It keeps nothing when it is killed.
 #[derive(Debug)]

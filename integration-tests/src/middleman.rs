@@ -1,15 +1,17 @@
 //! A TCP proxy between Envoy and a server, through which a test spoils the conversation.
 
-use crate::ports;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::ports;
 
 /// How many reads may be on their way to the client: while they are late, the server goes on sending.
 const UNDER_WAY: usize = 64;

@@ -10,17 +10,19 @@
 //! | `prints` | what the block before it printed has these lines, in this order; the ids of items are others each time |
 //! | `wheel` | beside one of the above: for those who install the wheel, in a test of its own |
 
-use crate::process::Guard;
-use crate::{ports, scratch, wait};
-use pulldown_cmark::{CodeBlockKind, Event, LinkType, Options, Parser, Tag, TagEnd};
-use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+
+use pulldown_cmark::{CodeBlockKind, Event, LinkType, Options, Parser, Tag, TagEnd};
+use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
+
+use crate::process::Guard;
+use crate::{ports, scratch, wait};
 
 /// A block of code of a page.
 #[derive(Debug)]
@@ -305,8 +307,9 @@ fn anchor(heading: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{anchors, blocks, expect_lines, links};
     use std::path::Path;
+
+    use super::{anchors, blocks, expect_lines, links};
 
     #[test]
     fn the_words_of_a_block_say_what_it_is_for() {

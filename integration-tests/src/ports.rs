@@ -4,8 +4,8 @@ use std::net::TcpListener;
 use std::process;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Below the range from which Linux picks the ports of outgoing connections (32768 and up), so that none of those takes a port between
-/// its choice here and its use by a server.
+/// Below the range from which Linux picks the ports of outgoing connections (32768 and up), so that none of those takes
+/// a port between its choice here and its use by a server.
 const FIRST: u16 = 12_000;
 const COUNT: u16 = 20_000;
 
@@ -25,8 +25,9 @@ pub fn free_port() -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use super::free_port;
     use std::collections::HashSet;
+
+    use super::free_port;
 
     #[test]
     fn ports_are_distinct_and_below_the_ephemeral_range() {

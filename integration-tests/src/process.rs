@@ -1,13 +1,15 @@
 //! A server that runs as a child process, and that is gone when its owner is.
 
-use crate::scratch;
-use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{OnceLock, mpsc};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::scratch;
 
 /// A child process with its output in a file. Dropping it kills it.
 #[derive(Debug)]
@@ -18,8 +20,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` with stdout and stderr in the file `log` (appended). When this process ends without dropping the `Process`, as it
-    /// does for one in a static, the child is killed and `directory` removed all the same.
+    /// Starts `command` with stdout and stderr in the file `log` (appended). When this process ends without dropping
+    /// the `Process`, as it does for one in a static, the child is killed and `directory` removed all the same.
     pub fn start(mut command: Command, log: &Path, directory: &Path) -> Self {
         let output = File::options().create(true).append(true).open(log).expect("the log file can be opened");
         let name = command.get_program().display().to_string();
@@ -62,8 +64,8 @@ impl Drop for Process {
     }
 }
 
-/// Spawns from a thread that lives as long as this process: Envoy asks the kernel to end it when the thread that started it ends, and the
-/// thread of a test ends before the next test begins.
+/// Spawns from a thread that lives as long as this process: Envoy asks the kernel to end it when the thread that
+/// started it ends, and the thread of a test ends before the next test begins.
 fn spawn(command: Command) -> io::Result<Child> {
     type Order = (Command, mpsc::Sender<io::Result<Child>>);
     static SPAWNER: OnceLock<mpsc::Sender<Order>> = OnceLock::new();

@@ -1,12 +1,14 @@
 //! A real redis-server, and a look into it past the runtime.
 
-use crate::server::{Program, Server};
-use crate::{certificates, installed, ports, scratch, wait};
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, FromRedisValue, RedisResult, ToRedisArgs};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, FromRedisValue, RedisResult, ToRedisArgs};
 use tempfile::TempDir;
+
+use crate::server::{Program, Server};
+use crate::{certificates, installed, ports, scratch, wait};
 
 /// How the server is set up.
 #[derive(Clone, Debug, Default)]

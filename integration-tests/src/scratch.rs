@@ -1,7 +1,9 @@
-//! Directories for temporary files. With `RUNTIME_TEST_KEEP=1` they stay, with the configurations and logs of the servers in them.
+//! Directories for temporary files. With `RUNTIME_TEST_KEEP=1` they stay, with the configurations and logs of the
+//! servers in them.
 
 use std::ffi::OsStr;
 use std::path::Path;
+
 use tempfile::{Builder, TempDir};
 
 /// A new directory, removed when it is dropped.

@@ -1,10 +1,12 @@
 //! A sequencer as an app sees it: a client and the name of a component.
 
-use crate::client::Client;
+use std::collections::BTreeMap;
+
 use envoy_runtime_proto::spec::runtime::v1::sequencer_options::AutoIncrement;
 use envoy_runtime_proto::spec::runtime::v1::{GetNextIdRequest, SequencerOptions};
-use std::collections::BTreeMap;
 use tonic::Status;
+
+use crate::client::Client;
 
 /// One sequencer component. Only Layotto has the API.
 #[derive(Clone, Debug)]

@@ -2,10 +2,12 @@
 
 #![cfg_attr(not(feature = "containers"), allow(clippy::unused_async, reason = "containers need it"))]
 
-use crate::process::Process;
-use rustix::process::Signal;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::process::Process;
 
 /// What to run. Paths and ports hold for both backends.
 #[derive(Clone, Debug)]

@@ -1,8 +1,14 @@
-//! An HTTP/1.1 server inside the test, for products whose real server cannot be had here: what it answers is a function, and a test can
-//! make it late, cut its connections, and stop it. What the products answer is in [`apollo`](crate::apollo), [`vault`](crate::vault) and
-//! [`kubernetes`](crate::kubernetes).
+//! An HTTP/1.1 server inside the test, for products whose real server cannot be had here: what it answers is a
+//! function, and a test can make it late, cut its connections, and stop it. What the products answer is in
+//! [`apollo`](crate::apollo), [`vault`](crate::vault) and [`kubernetes`](crate::kubernetes).
 
-use crate::{certificates, ports, scratch};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -12,12 +18,6 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
-use std::io;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -28,6 +28,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::{certificates, ports, scratch};
 
 /// A running server. Dropping it closes its port and its connections.
 pub struct StandIn {

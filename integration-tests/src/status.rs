@@ -1,6 +1,7 @@
 //! Saying what a failed call must look like.
 
 use std::fmt::Debug;
+
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 

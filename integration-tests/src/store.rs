@@ -1,14 +1,15 @@
 //! A state store as an app sees it: a client and the name of a component.
 
-use crate::client::{Client, Dialect};
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
+pub use dapr::{BulkStateItem, GetStateResponse, TransactionalStateOperation};
 use envoy_runtime_proto::dapr::common::v1::state_options::{StateConcurrency, StateConsistency};
 use envoy_runtime_proto::dapr::common::v1::{Etag, StateItem, StateOptions};
 use envoy_runtime_proto::dapr::runtime::v1 as dapr;
-use std::collections::BTreeMap;
 use tonic::Status;
 
-pub use dapr::{BulkStateItem, GetStateResponse, TransactionalStateOperation};
+use crate::client::{Client, Dialect};
 
 /// One state component, called in one dialect.
 #[derive(Clone, Debug)]

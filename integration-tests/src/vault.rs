@@ -1,12 +1,14 @@
-//! A stand-in for Vault: the secrets engine KV of version 2 over HTTP, tokens and namespaces. A real one takes longer to build
-//! than all tests together. `tests/servers_vault.rs` holds it against `hvac`, the client for Python.
+//! A stand-in for Vault: the secrets engine KV of version 2 over HTTP, tokens and namespaces. A real one takes longer
+//! to build than all tests together. `tests/servers_vault.rs` holds it against `hvac`, the client for Python.
 
 #![allow(clippy::result_large_err, reason = "an answer is an answer")]
 
-use crate::stand_in::{Answer, Parts, Received, StandIn, empty, header, json, now};
-use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+
+use serde_json::{Map, Value, json};
+
+use crate::stand_in::{Answer, Parts, Received, StandIn, empty, header, json, now};
 
 /// A token that may do everything.
 pub const TOKEN: &str = "root-token";

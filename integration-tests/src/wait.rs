@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::time::Duration;
+
 use tokio::time::{Instant, sleep};
 
 /// Long enough for the slowest machine. A test that needs it is about to fail.

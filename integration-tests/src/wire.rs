@@ -1,6 +1,7 @@
 //! gRPC by hand: HTTP/2 streams on which a test puts the bytes it wants, right or wrong.
 
-use crate::wait::PATIENCE;
+use std::io::{self, Write};
+
 use bytes::{BufMut, Bytes, BytesMut};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -8,9 +9,10 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, SendStream};
 use http::{HeaderMap, Request};
 use prost::Message;
-use std::io::{self, Write};
 use tokio::net::TcpStream;
 use tonic::{Code, Status};
+
+use crate::wait::PATIENCE;
 
 /// A message with its five-byte header.
 pub fn frame(message: &[u8]) -> Bytes {

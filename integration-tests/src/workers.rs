@@ -2,8 +2,8 @@
 
 use crate::Envoy;
 
-/// Opens connections to the listener for Dapr's gRPC API until each of two workers has one: the last that it took. Envoy's
-/// counters tell which worker took which.
+/// Opens connections to the listener for Dapr's gRPC API until each of two workers has one: the last that it took.
+/// Envoy's counters tell which worker took which.
 pub async fn one_each<C>(envoy: &Envoy, open: impl AsyncFn() -> C) -> [C; 2] {
     let accepted = async || {
         let stats = envoy.stats().await;

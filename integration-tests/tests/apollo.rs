@@ -1,11 +1,12 @@
-//! `configuration.apollo` over a real Envoy, with what stands in for Apollo (`tests/servers_apollo.rs` holds that against Apollo's own
-//! client). The conformance suite is in `tests/configuration.rs`.
+//! `configuration.apollo` over a real Envoy, with what stands in for Apollo (`tests/servers_apollo.rs` holds that
+//! against Apollo's own client). The conformance suite is in `tests/configuration.rs`.
+
+use std::collections::BTreeMap;
 
 use envoy_runtime_proto::spec::runtime::v1 as layotto;
 use integration_tests::apollo::{Apollo, OPERATOR, Options, READ_ONLY_TOKEN, TOKEN};
 use integration_tests::configuration::Configuration;
 use integration_tests::{Config, Dialect, Envoy, wait};
-use std::collections::BTreeMap;
 use tonic::Code;
 
 const STORE: &str = "config";

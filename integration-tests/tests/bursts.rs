@@ -1,5 +1,5 @@
-//! Thousands of calls that are answered at once: a store that wakes up, a deadline that many have, a connection that ends under
-//! them, one answer that all were waiting for. Each call is answered, and the filter's VM lives on.
+//! Thousands of calls that are answered at once: a store that wakes up, a deadline that many have, a connection that
+//! ends under them, one answer that all were waiting for. Each call is answered, and the filter's VM lives on.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
-//! The bus in a real Envoy: by itself on a TCP listener, and as the runtime filter reaches it, behind a cluster with an internal listener.
+//! The bus in a real Envoy: by itself on a TCP listener, and as the runtime filter reaches it, behind a cluster with an
+//! internal listener.
 
 // The client that the bus's own tests use.
 #[path = "../../filters/bus/tests/support/mod.rs"]
@@ -9,11 +10,13 @@ use h2::client::Builder;
 use integration_tests::{Config, Envoy, ports};
 use runtime_bus::message::MAX_UNACKNOWLEDGED;
 use serde_json::{Value, json};
-use support::{Client, Told, noise};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-/// An Envoy with two more listeners: the bus by itself, and an HTTP one whose requests all go to the cluster of the bus.
+use support::{Client, Told, noise};
+
+/// An Envoy with two more listeners: the bus by itself, and an HTTP one whose requests all go to the cluster of the
+/// bus.
 struct Bus {
     envoy: Envoy,
     direct: u16,

@@ -1,4 +1,8 @@
-//! The bus when its connections come to an end, are several, or belong to a configuration that goes: what apps get on their subscriptions.
+//! The bus when its connections come to an end, are several, or belong to a configuration that goes: what apps get on
+//! their subscriptions.
+
+use std::path::Path;
+use std::time::Duration;
 
 use envoy_runtime_proto::dapr::runtime::v1::SubscribeConfigurationResponse;
 use envoy_runtime_proto::spec::runtime::v1::{ConfigurationItem, SubscribeConfigurationRequest};
@@ -9,8 +13,6 @@ use integration_tests::configuration::Configuration;
 use integration_tests::listener_file::serve_listener_from_a_file;
 use integration_tests::{Client, Config, Dialect, Envoy, wait};
 use serde_json::{Value, json};
-use std::path::Path;
-use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status};
@@ -134,7 +136,8 @@ fn bus_cluster(bootstrap: &mut Value) -> &mut Value {
         .expect("the bus is part of every configuration")
 }
 
-/// Puts a proxy between the cluster of the bus and the bus that closes each connection after a while, whatever it carries.
+/// Puts a proxy between the cluster of the bus and the bus that closes each connection after a while, whatever it
+/// carries.
 fn close_connections_of_the_bus(bootstrap: &mut Value) {
     let endpoints = |listener: &str| {
         let address = json!({"envoy_internal_address": {"server_listener_name": listener}});
@@ -203,7 +206,8 @@ async fn nothing_is_left(envoy: &Envoy) {
     envoy.assert_no_filter_crashed().await;
 }
 
-/// Nothing can be said on a stream whose connection to the bus is gone: Envoy resets it, and gRPC libraries make a status of that.
+/// Nothing can be said on a stream whose connection to the bus is gone: Envoy resets it, and gRPC libraries make a
+/// status of that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_are_closed_under_load() {
     let envoy = envoy(2, |bootstrap, _| close_connections_of_the_bus(bootstrap)).await;

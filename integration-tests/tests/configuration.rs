@@ -1,14 +1,16 @@
-//! Every driver of configuration against the conformance suite, in both dialects, and what is particular to Redis and to many subscribers.
+//! Every driver of configuration against the conformance suite, in both dialects, and what is particular to Redis and
+//! to many subscribers.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 use envoy_runtime_proto::dapr::runtime::v1::SubscribeConfigurationRequest;
 use envoy_runtime_proto::dapr::runtime::v1::dapr_client::DaprClient;
 use integration_tests::configuration::{Configuration, Watch};
 use integration_tests::redis::{Options, Redis};
 use integration_tests::{Config, Dialect, Envoy, conformance, installed, wait};
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
 use tonic::Code;
 use tonic::transport::Channel;
 

@@ -1,8 +1,9 @@
 //! A filter that crashes: that the tests which look for one would see it.
 
+use std::path::Path;
+
 use integration_tests::{Config, Envoy, http1, ports};
 use serde_json::{Value, json};
-use std::path::Path;
 
 /// The type of all parameters and results.
 const I32: u8 = 0x7f;

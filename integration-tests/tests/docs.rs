@@ -1,14 +1,15 @@
 //! The documentation: what its quick starts say is done, block by block, and its links lead somewhere.
 
-use integration_tests::installed;
-use integration_tests::pages::{self, Reader, Way};
-use integration_tests::redis::{Options, Redis};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-/// A folder that looks like the root of the repository after `make basics build`: the same files, but the CLI that is tested, ports of its
-/// own and another Redis than that on port 6379.
+use integration_tests::installed;
+use integration_tests::pages::{self, Reader, Way};
+use integration_tests::redis::{Options, Redis};
+
+/// A folder that looks like the root of the repository after `make basics build`: the same files, but the CLI that is
+/// tested, ports of its own and another Redis than that on port 6379.
 fn in_the_repository(redis: &Redis) -> Reader {
     let root = installed::workspace();
     let mut reader = Reader::new();

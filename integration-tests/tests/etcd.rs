@@ -1,5 +1,7 @@
 //! `state.etcd` and real etcds: how data lies there, logins, TLS, members that come and go.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use integration_tests::etcd::{Cluster, Etcd, Options, Tls, Version, base64};
 use integration_tests::middleman::{Middleman, Replies};
@@ -9,7 +11,6 @@ use integration_tests::wait::{self, within};
 use integration_tests::{Config, Dialect, Envoy, Store};
 use prost::Message;
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
 use tonic::Code;
 
 async fn envoy(version: &str, metadata: Value) -> Envoy {

@@ -1,11 +1,12 @@
 //! `lock.etcd`, `sequencer.etcd` and real etcds: how locks and sequences lie there, and who gets what.
 
+use std::collections::BTreeSet;
+
 use integration_tests::etcd::{Etcd, Options, Version, base64};
 use integration_tests::lock::Outcome;
 use integration_tests::status::expect_status;
 use integration_tests::{Config, Dialect, Envoy, Lock, Sequencer, wait};
 use serde_json::json;
-use std::collections::BTreeSet;
 use tonic::Code;
 
 async fn of(version: Version) -> (Etcd, Envoy) {

@@ -1,5 +1,9 @@
-//! What goes wrong in a day: servers that die, hang or cut a reply, apps that lose interest, configurations that change. The runtime answers
-//! every call, and never with what belongs to another.
+//! What goes wrong in a day: servers that die, hang or cut a reply, apps that lose interest, configurations that
+//! change. The runtime answers every call, and never with what belongs to another.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use envoy_runtime_proto::dapr::runtime::v1::GetStateRequest;
@@ -14,9 +18,6 @@ use prost::Message;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 use tonic::Code;
 
 const KEYS: u32 = 500;
@@ -331,7 +332,8 @@ async fn the_configuration_is_replaced_under_load() {
         .map(|number| {
             let go_on = go_on.clone();
             tokio::spawn(async move {
-                // A draining listener ends its connections after five seconds, in whatever they are doing: none here gets that old.
+                // A draining listener ends its connections after five seconds, in whatever they are doing: none here
+                // gets that old.
                 let mut random = StdRng::seed_from_u64(number);
                 let mut calls = 0;
                 while go_on.load(Ordering::Relaxed) {
@@ -340,7 +342,8 @@ async fn the_configuration_is_replaced_under_load() {
                         let key = random.random_range(0..KEYS).to_string();
                         match store.get(&key).await {
                             Ok(answer) => assert_eq!(answer.data, value_of(&key)),
-                            // The connection was closed before the request left: other clients than tonic try again by themselves.
+                            // The connection was closed before the request left: other clients than tonic try again by
+                            // themselves.
                             Err(status) if status.message() == "operation was canceled" => break,
                             Err(status) => panic!("get of {key}: {status}"),
                         }

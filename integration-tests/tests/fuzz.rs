@@ -1,7 +1,11 @@
-//! Requests with mistakes in them, by the hundred thousand: each is answered, no filter crashes, and the service is right afterwards.
+//! Requests with mistakes in them, by the hundred thousand: each is answered, no filter crashes, and the service is
+//! right afterwards.
 //!
 //! The mistakes come from a seeded generator over a corpus of good requests: the same seed gives the same requests.
 //! `RUNTIME_TEST_FUZZ_FRAMES` and `RUNTIME_TEST_FUZZ_SEED` change how many and which.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use envoy_runtime_proto::dapr::runtime::v1 as dapr;
@@ -13,8 +17,6 @@ use prost::Message;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt, SeedableRng};
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
 
 const FRAMES: usize = 200_000;
 const CONNECTIONS: usize = 4;

@@ -1,5 +1,7 @@
 //! gRPC over HTTP/2, byte by byte: what a correct client may send, and what a broken one does.
 
+use std::time::{Duration, Instant};
+
 use bytes::{Bytes, BytesMut};
 use envoy_runtime_proto::dapr::runtime::v1::{GetStateRequest, GetStateResponse, SaveStateRequest};
 use integration_tests::middleman::{Middleman, Replies};
@@ -8,7 +10,6 @@ use integration_tests::store::item;
 use integration_tests::wire::{Answer, Connection, flagged_frame, frame, gzip_frame};
 use integration_tests::{Config, Dialect, Envoy, Store};
 use prost::Message;
-use std::time::{Duration, Instant};
 use tokio::sync::OnceCell;
 use tonic::Code;
 

@@ -1,8 +1,9 @@
 //! The runtime as a gRPC client sees it that shares no code with the runtime: grpcurl.
 
+use std::process::{Command, Output};
+
 use integration_tests::{Config, Envoy, installed};
 use serde_json::{Value, json};
-use std::process::{Command, Output};
 
 /// Calls a method; a failure is printed as JSON on stderr.
 async fn call(envoy: &Envoy, method: &str, request: Value) -> Output {

@@ -1,14 +1,15 @@
 //! Locks over real servers: the conformance suite, how they lie in Redis, contention, and servers that are gone.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
 use integration_tests::conformance::drivers;
 use integration_tests::etcd::{self, Etcd};
 use integration_tests::lock::Outcome;
 use integration_tests::redis::{Options, Redis};
 use integration_tests::status::expect_status;
 use integration_tests::{Config, Dialect, Envoy, Lock, wait};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 use tonic::Code;
 
 integration_tests::conformance! { lock:

@@ -1,4 +1,5 @@
-//! `state.memcached` and real servers: how data lies there, what they have no room for, and what happens when one is gone.
+//! `state.memcached` and real servers: how data lies there, what they have no room for, and what happens when one is
+//! gone.
 
 use integration_tests::status::expect_status;
 use integration_tests::store::{ItemOptions, item};

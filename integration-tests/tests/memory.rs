@@ -1,5 +1,5 @@
-//! What a client or a store makes large, on a real Envoy: it ends with a status, the worker goes on, and others are served
-//! meanwhile.
+//! What a client or a store makes large, on a real Envoy: it ends with a status, the worker goes on, and others are
+//! served meanwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

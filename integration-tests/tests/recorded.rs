@@ -1,6 +1,8 @@
 //! What daprd 1.17.13 was recorded to answer, replayed: codes, texts and details of failures. What differs stands in
 //! docs/differences-from-dapr.md with the reason, and this test takes its exceptions from there.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::Bytes;
 use envoy_runtime_proto::FILE_DESCRIPTOR_SET;
 use integration_tests::redis::{self, Redis};
@@ -10,7 +12,6 @@ use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, BTreeSet};
 use tonic::{Code, Status};
 use tonic_types::pb;
 
@@ -57,14 +58,14 @@ fn main_instance() -> String {
 }
 
 /// The runtimes that the recordings name.
-struct World {
+struct Runtimes {
     pool: DescriptorPool,
     redis: Redis,
     envoys: BTreeMap<&'static str, Envoy>,
     _scratch: tempfile::TempDir,
 }
 
-impl World {
+impl Runtimes {
     async fn start() -> Self {
         let redis = Redis::start(redis::Options::default()).await;
         let scratch = scratch::directory("recorded");
@@ -261,7 +262,7 @@ fn fits(pattern: &str, name: &str) -> bool {
 
 #[tokio::test]
 async fn answers_are_those_of_daprd_but_for_what_the_docs_list() {
-    let world = World::start().await;
+    let runtimes = Runtimes::start().await;
     let exceptions = exceptions();
     assert!(exceptions.len() > 5, "the table of differences is in the docs");
     let path = installed::workspace().join("integration-tests/recorded/dapr-grpc.jsonl");
@@ -271,7 +272,7 @@ async fn answers_are_those_of_daprd_but_for_what_the_docs_list() {
     for line in std::fs::read_to_string(path).unwrap().lines() {
         let recorded: Recorded = serde_json::from_str(line).unwrap();
         let name = format!("{}/{}", recorded.block, recorded.case);
-        let differences = world.differences(&recorded).await;
+        let differences = runtimes.differences(&recorded).await;
         calls += 1;
         equal += usize::from(differences.is_empty());
         for (part, text) in differences {
@@ -294,7 +295,7 @@ async fn answers_are_those_of_daprd_but_for_what_the_docs_list() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    for envoy in world.envoys.values() {
+    for envoy in runtimes.envoys.values() {
         envoy.assert_no_filter_crashed().await;
     }
 }

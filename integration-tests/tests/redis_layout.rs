@@ -1,30 +1,31 @@
 //! The layout of data in Redis, field by field: what Dapr's `state.redis` writes is read, and the other way round.
 
+use std::collections::BTreeMap;
+
 use integration_tests::redis::{Options, Redis};
 use integration_tests::status::expect_status;
 use integration_tests::store::{ItemOptions, delete, item, key, upsert};
 use integration_tests::{Config, Dialect, Envoy, Store};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use tonic::Code;
 
-struct World {
+struct Setup {
     redis: Redis,
     _envoy: Envoy,
     store: Store,
 }
 
-async fn world() -> World {
-    world_with(&[]).await
+async fn setup() -> Setup {
+    setup_with(&[]).await
 }
 
-async fn world_with(metadata: &[(&str, &str)]) -> World {
+async fn setup_with(metadata: &[(&str, &str)]) -> Setup {
     let redis = Redis::start(Options::default()).await;
     let address = redis.address();
     let metadata: Vec<_> = metadata.iter().copied().chain([("redisHost", address.as_str())]).collect();
     let envoy = Envoy::start(Config::new("orders").component("statestore", "state.redis", &metadata)).await;
     let store = Store::new(envoy.client(Dialect::Dapr).await, "statestore");
-    World { redis, _envoy: envoy, store }
+    Setup { redis, _envoy: envoy, store }
 }
 
 fn fields<const N: usize>(fields: [(&str, &str); N]) -> BTreeMap<String, String> {
@@ -33,7 +34,7 @@ fn fields<const N: usize>(fields: [(&str, &str); N]) -> BTreeMap<String, String>
 
 #[tokio::test]
 async fn a_save_writes_data_and_version() {
-    let World { redis, store, .. } = &world().await;
+    let Setup { redis, store, .. } = &setup().await;
     store.save(item("k", "v")).await.unwrap();
     assert_eq!(redis.hash("orders||k").await, fields([("data", "v"), ("version", "1")]));
     store.save(item("k", "w")).await.unwrap();
@@ -43,7 +44,7 @@ async fn a_save_writes_data_and_version() {
 
 #[tokio::test]
 async fn a_first_write_leaves_its_mark() {
-    let World { redis, store, .. } = &world().await;
+    let Setup { redis, store, .. } = &setup().await;
     store.save(item("k", "v").first_write()).await.unwrap();
     assert_eq!(redis.hash("orders||k").await, fields([("data", "v"), ("version", "1"), ("first-write", "0")]));
     store.save(item("k", "w").if_etag("1")).await.unwrap();
@@ -52,7 +53,7 @@ async fn a_first_write_leaves_its_mark() {
 
 #[tokio::test]
 async fn a_transaction_writes_the_same_but_no_mark() {
-    let World { redis, store, .. } = &world().await;
+    let Setup { redis, store, .. } = &setup().await;
     store
         .transaction(vec![upsert(item("k", "v").first_write()), upsert(item("l", "v")), delete(key("l"))])
         .await
@@ -63,7 +64,7 @@ async fn a_transaction_writes_the_same_but_no_mark() {
 
 #[tokio::test]
 async fn json_is_written_in_its_shortest_form() {
-    let World { redis, store, .. } = &world().await;
+    let Setup { redis, store, .. } = &setup().await;
     store.save(item("k", "{ \"b\" : 1,\n \"a\" : [ true ] }").json()).await.unwrap();
     let data = redis.hash("orders||k").await.remove("data").unwrap();
     assert_eq!(serde_json::from_str::<Value>(&data).unwrap(), json!({"a": [true], "b": 1}));
@@ -72,7 +73,7 @@ async fn json_is_written_in_its_shortest_form() {
 
 #[tokio::test]
 async fn what_daprd_has_written_is_read() {
-    let World { redis, store, .. } = &world().await;
+    let Setup { redis, store, .. } = &setup().await;
     let _: i64 = redis.command(&["HSET", "orders||k", "data", "{\"order\":7}", "version", "41"]).await;
     let answer = store.get("k").await.unwrap();
     assert_eq!((answer.data.as_ref(), answer.etag.as_str()), (&br#"{"order":7}"#[..], "41"));
@@ -86,7 +87,7 @@ async fn what_daprd_has_written_is_read() {
 
 #[tokio::test]
 async fn the_mark_that_daprd_has_left_counts() {
-    let World { redis, store, .. } = &world().await;
+    let Setup { redis, store, .. } = &setup().await;
     let _: i64 = redis.command(&["HSET", "orders||k", "data", "v", "version", "3", "first-write", "0"]).await;
     assert_eq!(store.value("k").await, "v");
     expect_status(store.save(item("k", "no")).await, Code::Internal, "failed saving state in state store statestore: ");
@@ -99,7 +100,7 @@ async fn the_mark_that_daprd_has_left_counts() {
 
 #[tokio::test]
 async fn a_plain_string_is_read_without_an_etag() {
-    let World { redis, store, .. } = &world().await;
+    let Setup { redis, store, .. } = &setup().await;
     let _: String = redis.command(&["SET", "orders||book1", "100"]).await;
     let answer = store.get("book1").await.unwrap();
     assert_eq!((answer.data.as_ref(), answer.etag.as_str()), (&b"100"[..], ""));
@@ -109,7 +110,7 @@ async fn a_plain_string_is_read_without_an_etag() {
 
 #[tokio::test]
 async fn a_plain_string_becomes_a_hash_when_it_is_saved() {
-    let World { redis, store, .. } = &world().await;
+    let Setup { redis, store, .. } = &setup().await;
     for (name, value) in [("a", item("a", "v")), ("b", item("b", "v").if_etag("5"))] {
         let _: String = redis.command(&["SET", &format!("orders||{name}"), "100"]).await;
         store.save(value).await.unwrap();
@@ -119,7 +120,7 @@ async fn a_plain_string_becomes_a_hash_when_it_is_saved() {
 
 #[tokio::test]
 async fn a_plain_string_is_deleted() {
-    let World { redis, store, .. } = &world().await;
+    let Setup { redis, store, .. } = &setup().await;
     let _: String = redis.command(&["SET", "orders||k", "100"]).await;
     store.delete(key("k").if_etag("5")).await.unwrap();
     assert_eq!(redis.keys().await, Vec::<String>::new());
@@ -127,7 +128,7 @@ async fn a_plain_string_is_deleted() {
 
 #[tokio::test]
 async fn a_time_to_live_is_redis_s_own() {
-    let World { redis, store, .. } = &world().await;
+    let Setup { redis, store, .. } = &setup().await;
     let remaining = async || redis.command::<i64>(&["TTL", "orders||k"]).await;
 
     store.save(item("k", "v").ttl(1000)).await.unwrap();
@@ -146,7 +147,7 @@ async fn a_time_to_live_is_redis_s_own() {
 
 #[tokio::test]
 async fn the_component_s_time_to_live_is_the_default() {
-    let World { redis, store, .. } = &world_with(&[("ttlInSeconds", "1000")]).await;
+    let Setup { redis, store, .. } = &setup_with(&[("ttlInSeconds", "1000")]).await;
     let remaining = async |key: &str| redis.command::<i64>(&["TTL", key]).await;
     store.save(item("k", "v")).await.unwrap();
     assert!((900..=1000).contains(&remaining("orders||k").await));
@@ -158,14 +159,14 @@ async fn the_component_s_time_to_live_is_the_default() {
 
 #[tokio::test]
 async fn strong_consistency_without_replicas_waits_for_nobody() {
-    let World { redis, store, .. } = &world().await;
+    let Setup { redis, store, .. } = &setup().await;
     store.save(item("k", "v").strong()).await.unwrap();
     assert_eq!(redis.hash("orders||k").await, fields([("data", "v"), ("version", "1")]));
 }
 
 #[tokio::test]
 async fn an_item_of_a_failed_transaction_s_other_operations_stays() {
-    let World { redis, store, .. } = &world().await;
+    let Setup { redis, store, .. } = &setup().await;
     store.save(item("guarded", "1")).await.unwrap();
     let result = store.transaction(vec![upsert(item("other", "2")), upsert(item("guarded", "2").if_etag("9"))]).await;
     expect_status(result, Code::Internal, "error while executing state transaction: ");

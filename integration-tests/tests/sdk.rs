@@ -1,9 +1,10 @@
 //! Apps with the unmodified SDKs of Dapr: `sdk/state.*` and `sdk/lock.*`, each in memory and on Redis.
 
-use integration_tests::redis::{Options, Redis};
-use integration_tests::{Config, Envoy, installed};
 use std::path::Path;
 use std::process::{Command, Output};
+
+use integration_tests::redis::{Options, Redis};
+use integration_tests::{Config, Envoy, installed};
 
 async fn run_on(store: &str, command: impl FnOnce(&Path) -> Command) -> (Output, Envoy) {
     let redis = Redis::start(Options::default()).await;

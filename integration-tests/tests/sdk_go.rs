@@ -1,11 +1,12 @@
 //! An app with Dapr's SDK for Go, which sends last-write with every call that says nothing else: an etag that it gives
 //! counts all the same. The app is `tools/dapr-go`.
 
+use std::process::Command;
+
 use integration_tests::etcd::{self, Etcd};
 use integration_tests::redis::{self, Redis};
 use integration_tests::{Config, Envoy, installed};
 use serde_json::{Value, json};
-use std::process::Command;
 
 /// What the SDK was told, a line for each call.
 async fn told(config: Config) -> Vec<Value> {

@@ -1,4 +1,10 @@
-//! Secrets in both dialects: those of this machine, of Vault and of Kubernetes; and that no value of any stands where it could be read.
+//! Secrets in both dialects: those of this machine, of Vault and of Kubernetes; and that no value of any stands where
+//! it could be read.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 use envoy_runtime_proto::dapr::runtime::v1::{GetBulkSecretRequest, GetSecretRequest};
 use integration_tests::kubernetes::{self, Kubernetes};
@@ -8,10 +14,6 @@ use integration_tests::store::item;
 use integration_tests::vault::{self, Vault};
 use integration_tests::{Client, Config, Dialect, Envoy, Store, http1, installed, scratch};
 use serde_json::json;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
 use tempfile::TempDir;
 use tonic::{Code, Status};
 

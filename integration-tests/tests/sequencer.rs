@@ -1,12 +1,13 @@
 //! Sequencers over real servers: no id twice, whoever asks and whatever is restarted.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use futures::stream::{self, StreamExt};
 use integration_tests::redis::{Options, Redis};
 use integration_tests::status::expect_status;
 use integration_tests::{Config, Dialect, Envoy, Sequencer, wait};
 use serde_json::json;
-use std::collections::BTreeSet;
-use std::time::Duration;
 use tonic::Code;
 
 const STORE: &str = "sequences";

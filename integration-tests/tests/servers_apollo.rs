@@ -1,14 +1,15 @@
 //! The stand-in for Apollo, held against Apollo's own clients for Java, and what a test can do with it.
 
+use std::io;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Method, Response};
 use integration_tests::apollo::{Apollo, OPERATOR, Options, READ_ONLY_TOKEN, TOKEN, signature};
 use integration_tests::{http1, installed, wait};
 use serde_json::{Value, json};
-use std::io;
-use std::path::Path;
-use std::process::{Command, Output};
-use std::time::Duration;
 use tokio::task::JoinHandle;
 
 async fn apps_of_java(apollo: &Apollo, secret: Option<&str>) -> Output {

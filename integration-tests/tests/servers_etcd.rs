@@ -1,11 +1,12 @@
 //! The harness's etcd does what tests of the runtime rely on, with both versions that are supported.
 
+use std::path::Path;
+use std::process::Command;
+
 use futures::future::join_all;
 use integration_tests::etcd::{Cluster, Etcd, Options, Tls, Version, base64};
 use integration_tests::{http1, installed, wait};
 use serde_json::json;
-use std::path::Path;
-use std::process::Command;
 
 /// One server of each version.
 async fn each(options: Options) -> Vec<Etcd> {

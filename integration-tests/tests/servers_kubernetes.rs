@@ -1,9 +1,10 @@
 //! The stand-in for the API of Kubernetes, held against the client for Python, and what a test can do with it.
 
-use integration_tests::kubernetes::{Kubernetes, Options, TOKEN};
-use integration_tests::{http1, installed};
 use std::path::Path;
 use std::process::Command;
+
+use integration_tests::kubernetes::{Kubernetes, Options, TOKEN};
+use integration_tests::{http1, installed};
 
 async fn expect_the_client_is_content(tls: bool) {
     let kubernetes = Kubernetes::start(Options { tls }).await;

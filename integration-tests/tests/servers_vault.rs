@@ -1,10 +1,11 @@
 //! The stand-in for Vault, held against `hvac`, and what a test can do with it.
 
+use std::path::Path;
+use std::process::Command;
+
 use integration_tests::vault::{Options, TOKEN, Vault};
 use integration_tests::{http1, installed};
 use serde_json::{Value, json};
-use std::path::Path;
-use std::process::Command;
 
 async fn expect_hvac_is_content(tls: bool) {
     let vault = Vault::start(Options { tls }).await;

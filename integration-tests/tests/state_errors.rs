@@ -1,13 +1,14 @@
 //! What a state call answers when it cannot be served: codes, texts and Dapr's error details.
 
+use std::fmt::Debug;
+use std::time::Duration;
+
 use envoy_runtime_proto::dapr::runtime::v1::{ConversationRequest, GetStateRequest};
 use envoy_runtime_proto::spec::runtime::v1::SayHelloRequest;
 use integration_tests::redis::{Options, Redis};
 use integration_tests::status::{expect_reason, expect_status};
 use integration_tests::store::{ItemOptions, delete, item, key, upsert};
 use integration_tests::{Config, Dialect, Envoy, Store};
-use std::fmt::Debug;
-use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 

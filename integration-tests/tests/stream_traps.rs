@@ -1,5 +1,5 @@
-//! What becomes of streams when the filter's VM of their worker traps: they end with a status, those of the other worker go
-//! on, and new ones are served though no app makes a unary call.
+//! What becomes of streams when the filter's VM of their worker traps: they end with a status, those of the other
+//! worker go on, and new ones are served though no app makes a unary call.
 
 use std::time::{Duration, Instant};
 

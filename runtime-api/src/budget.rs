@@ -1,8 +1,8 @@
 //! What a worker holds in memory: one sum over all that can grow, and its bound.
 //!
 //! The memory of a VM is bounded, and to reach that bound ends the VM with all calls in it. So whoever takes in bytes
-//! without knowing how many reserves them first, and whoever would go over the bound is refused. What is counted is what
-//! an app or a server can make large; the bound leaves room for the rest, and for copies that live for a moment.
+//! without knowing how many reserves them first, and whoever would go over the bound is refused. What is counted is
+//! what an app or a server can make large; the bound leaves room for the rest, and for copies that live for a moment.
 
 use std::fmt;
 use std::sync::Arc;

@@ -31,7 +31,8 @@ impl Metrics {
     }
 
     /// Counts a call: `runtime.requests.<block>.<component>.<method>.<STATUS>`, and how long it took in
-    /// `runtime.duration_us.<block>.<component>.<method>` if it is a unary one: a stream lasts as long as its app likes.
+    /// `runtime.duration_us.<block>.<component>.<method>` if it is a unary one: a stream lasts as long as its app
+    /// likes.
     pub fn count(&self, block: &str, component: &str, method: &'static str, code: Code, micros: Option<u64>) {
         let mut calls = self.calls.borrow_mut();
         let of_method = calls.entry(method).or_default();

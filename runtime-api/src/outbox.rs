@@ -1,15 +1,15 @@
 //! What a host is to do with the streams of apps, a bounded number of acts at a time.
 //!
-//! Envoy puts off what a callback does to a stream (a reply, a reset) to the end of that callback, and each such act enters
-//! the VM again for the callbacks that come of it, at whose end the next is done: one nested level for each act. Some
-//! hundreds end the VM. So acts stand in a line here, and an entry from Envoy takes a few of them.
+//! Envoy puts off what a callback does to a stream (a reply, a reset) to the end of that callback, and each such act
+//! enters the VM again for the callbacks that come of it, at whose end the next is done: one nested level for each act.
+//! Some hundreds end the VM. So acts stand in a line here, and an entry from Envoy takes a few of them.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 
-/// How many acts may be under way at a time: a fifth of what ended a VM (Envoy 1.40, no filters but ours), so that there is
-/// room for other filters in the chain.
+/// How many acts may be under way at a time: a fifth of what ended a VM (Envoy 1.40, no filters but ours), so that
+/// there is room for other filters in the chain.
 pub const MOST_ACTS: usize = 64;
 
 /// A stream, as the host numbers them.

@@ -1,7 +1,8 @@
 //! Long work in turns, so that the worker serves other calls in between.
 //!
 //! A worker has one thread, and a future that never waits keeps it. So work whose length the app decides is done in
-//! steps; when a worker has done as many as take it some milliseconds, what is left waits for the next tick of the host.
+//! steps; when a worker has done as many as take it some milliseconds, what is left waits for the next tick of the
+//! host.
 
 use std::cell::Cell;
 use std::fmt;

@@ -146,8 +146,8 @@ fn streams(root_id: &str) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// How long Envoy waits for a call about which nothing happens: longer than the filter does by as much as a busy machine may be
-/// late, so that it never comes before the filter's own answer.
+/// How long Envoy waits for a call about which nothing happens: longer than the filter does by as much as a busy
+/// machine may be late, so that it never comes before the filter's own answer.
 fn patience(config: &Config) -> String {
     format!("{}s", config.limits.timeout.as_secs().min(FOR_EVER) + LATE)
 }

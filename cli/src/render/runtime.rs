@@ -1,5 +1,5 @@
-//! A configuration as a `runtime.yaml` for a person to go on with: what is set, with what it means, and as comments what
-//! could be.
+//! A configuration as a `runtime.yaml` for a person to go on with: what is set, with what it means, and as comments
+//! what could be.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -1,10 +1,9 @@
 //! A process with all that it started: a process group of its own, so that nothing of it is left behind.
 
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::thread;
 use std::time::Instant;
-
-use std::os::unix::process::CommandExt;
 
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 

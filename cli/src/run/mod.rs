@@ -29,8 +29,8 @@ use group::Group;
 pub use keeper::{KEEPER, keep};
 use voices::Voices;
 
-/// How long Envoy may take to answer on all listeners: the look-up of a name that does not answer takes 15 s, and a busy machine
-/// takes long to compile the filters.
+/// How long Envoy may take to answer on all listeners: the look-up of a name that does not answer takes 15 s, and a
+/// busy machine takes long to compile the filters.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How long a process may take to end by itself.
 const END_WITHIN: Duration = Duration::from_secs(5);

@@ -1,5 +1,6 @@
 //! Who says what while things run: the lines of the app and of Envoy are told apart for a person at a terminal, and are
-//! objects for a program. Where the output goes into a pipe or a file, and no objects are asked for, all is as it was said.
+//! objects for a program. Where the output goes into a pipe or a file, and no objects are asked for, all is as it was
+//! said.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};

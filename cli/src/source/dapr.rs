@@ -60,8 +60,8 @@ const API_VERSION: &str = "dapr.io/v1alpha1";
 const UNSERVED_BLOCKS: &[&str] =
     &["bindings", "conversation", "crypto", "middleware", "nameresolution", "pubsub", "workflowbackend"];
 
-/// Types of Dapr's that are not served here yet, by building block. A component of one is passed over, and any other type is
-/// a mistake.
+/// Types of Dapr's that are not served here yet, by building block. A component of one is passed over, and any other
+/// type is a mistake.
 const UNSERVED: &[(&str, &[&str])] = &[
     (
         "state",
@@ -82,7 +82,6 @@ const UNSERVED: &[(&str, &[&str])] = &[
             "hashicorp.consul",
             "hazelcast",
             "jetstream",
-            "memcached",
             "mongodb",
             "mysql",
             "oci.objectstorage",
@@ -378,6 +377,22 @@ impl Draft {
         for problem in report.0 {
             let (spot, field) = origins.locate(&problem.path);
             self.findings.push(Finding { spot, field, text: problem.text, severity: problem.severity });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use runtime_api::component::DRIVERS;
+
+    use super::{UNSERVED, UNSERVED_BLOCKS};
+
+    #[test]
+    fn what_is_served_is_not_passed_over() {
+        for driver in DRIVERS {
+            let (block, name) = driver.kind.split_once('.').unwrap();
+            let listed = UNSERVED.iter().any(|(other, names)| *other == block && names.contains(&name));
+            assert!(!listed && !UNSERVED_BLOCKS.contains(&block), "{} is served: take it out of the list", driver.kind);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What is taken where the user names no configuration: the first there is of the files that people have, else everything
-//! in memory, under the names that Dapr's quick starts use.
+//! What is taken where the user names no configuration: the first there is of the files that people have, else
+//! everything in memory, under the names that Dapr's quick starts use.
 
 use std::path::{Path as FilePath, PathBuf};
 
@@ -61,8 +61,8 @@ fn holds_components(folder: &FilePath) -> bool {
 /// The secret store over the environment, of which nothing is shown until its scope says so.
 const SECRETS: &str = "localsecretstore";
 
-/// A component of every building block that is served, in memory; the one for secrets only `with_secrets`, since it comes
-/// with a scope.
+/// A component of every building block that is served, in memory; the one for secrets only `with_secrets`, since it
+/// comes with a scope.
 pub(super) fn in_memory(app_id: &str, with_secrets: bool) -> Value {
     let mut document = json!({
         "appId": app_id,

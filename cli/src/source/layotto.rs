@@ -36,7 +36,6 @@ const STATE: &[&str] = &[
     "couchbase",
     "gcp.firestore",
     "hazelcast",
-    "memcached",
     "mongodb",
     "mysql",
     "postgresql",
@@ -328,4 +327,21 @@ fn the_rest(root: &Node, grpc: &Grpc<'_>) -> Vec<String> {
 /// What Layotto calls a driver, without the building block.
 fn layottos_name(kind: &str) -> &str {
     RENAMED.iter().find(|(here, _)| *here == kind).map_or(kind, |(_, there)| there)
+}
+
+#[cfg(test)]
+mod tests {
+    use runtime_api::component::DRIVERS;
+
+    use super::SECTIONS;
+
+    #[test]
+    fn what_is_served_is_not_passed_over() {
+        for driver in DRIVERS {
+            let (_, name) = driver.kind.split_once('.').unwrap();
+            let listed =
+                SECTIONS.iter().any(|section| section.block == driver.block && section.unserved.contains(&name));
+            assert!(!listed, "{} is served: take it out of the list", driver.kind);
+        }
+    }
 }

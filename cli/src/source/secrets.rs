@@ -22,8 +22,8 @@ const VARIABLE: &str = "RUNTIME_SECRET";
 /// Where the service account of a pod has its namespace; Dapr takes it from the variable.
 const NAMESPACE: &str = "NAMESPACE";
 
-/// Fields that are read from elsewhere when a configuration is, which no person writes: the type of their component, their
-/// name, and the field that says from where, if one must.
+/// Fields that are read from elsewhere when a configuration is, which no person writes: the type of their component,
+/// their name, and the field that says from where, if one must.
 pub const DERIVED: &[(&str, &str, Option<&str>)] = &[
     (local_env::DRIVER.kind, SECRETS, None),
     (local_file::DRIVER.kind, SECRETS, Some(local_file::FILE)),
@@ -297,8 +297,8 @@ fn components_mut(document: &mut Value) -> Option<&mut Vec<Value>> {
     fields.find(|(name, _)| name.eq_ignore_ascii_case("components"))?.1.as_array_mut()
 }
 
-/// JSON in its shortest form, since a variable of the environment has to hold it. Only blanks between values go, so that
-/// numbers keep their digits; what is no JSON stays as it is, with the lines that its mistakes are counted by.
+/// JSON in its shortest form, since a variable of the environment has to hold it. Only blanks between values go, so
+/// that numbers keep their digits; what is no JSON stays as it is, with the lines that its mistakes are counted by.
 fn shortest(json: String) -> String {
     if serde_json::from_str::<IgnoredAny>(&json).is_err() {
         return json;

@@ -13,8 +13,8 @@ use crate::hpack::Decoder;
 use crate::message::{self, CONFIGURATION_HEADER, FromBus, INSTANCE_HEADER, STREAM_WINDOW};
 use crate::stream::{App, Publisher, Role, Service, Stream};
 
-/// What a publisher may send before it is granted more. It is handled as it comes, so this is no memory: it lets a large
-/// event pass without a wait.
+/// What a publisher may send before it is granted more. It is handled as it comes, so this is no memory: it lets a
+/// large event pass without a wait.
 const PUBLISHER_WINDOW: u32 = 1024 * 1024;
 
 /// The same for all streams of the connection: what waits for publishers comes to no more than this.

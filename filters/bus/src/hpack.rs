@@ -288,8 +288,9 @@ pub(crate) fn literal(block: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     type Headers = Vec<(Vec<u8>, Vec<u8>)>;
 

@@ -1,9 +1,9 @@
 //! What the publisher and the bus tell each other. Numbers are big-endian.
 //!
-//! Each message is a byte for its kind, the number of the app's stream that it is about (its HTTP/2 id on the connection
-//! that both are on; 0 for none), the length of what follows, and that. A gRPC frame holds any number of whole messages:
-//! each frame enters the VM of the receiver anew. The frame's header of five bytes is not part of what is encoded here:
-//! Envoy's gRPC client adds and removes it.
+//! Each message is a byte for its kind, the number of the app's stream that it is about (its HTTP/2 id on the
+//! connection that both are on; 0 for none), the length of what follows, and that. A gRPC frame holds any number of
+//! whole messages: each frame enters the VM of the receiver anew. The frame's header of five bytes is not part of what
+//! is encoded here: Envoy's gRPC client adds and removes it.
 
 use alloc::vec::Vec;
 
@@ -108,7 +108,8 @@ pub enum FromBus<'a> {
         /// Whose.
         stream: u32,
     },
-    /// So many more bytes of [`ToBus::Data`] are written to the connection: the receiver's flow control let them through.
+    /// So many more bytes of [`ToBus::Data`] are written to the connection: the receiver's flow control let them
+    /// through.
     Written {
         /// Whose.
         stream: u32,
@@ -236,8 +237,9 @@ pub(crate) fn unframe(frames: &[u8]) -> Result<Option<Unframed<'_>>, Garbled> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     proptest! {
         #[test]

@@ -10,9 +10,10 @@ use h2::client::Builder;
 use http::HeaderMap;
 use runtime_bus::Connection;
 use runtime_bus::message::{CONFIGURATION_HEADER, INSTANCE_HEADER, MAX_UNACKNOWLEDGED, STREAM_WINDOW, ToBus};
-use support::{CONFIGURATION, Client, Told, noise, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::sync::mpsc;
+
+use support::{CONFIGURATION, Client, Told, noise, soon};
 
 const NUMBER: u64 = 1_700_000_000_123_456_789;
 const LOST: (&str, &str) = ("14", "the stream to the runtime was lost; subscribe again");

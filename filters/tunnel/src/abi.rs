@@ -78,8 +78,8 @@ unsafe extern "C" {
     ) -> u32;
 }
 
-/// The first `length` bytes of a buffer. What cannot be had must not pass as it is, with frames in it or without, as if it were
-/// the store's or the app's: the VM ends, and with it the streams.
+/// The first `length` bytes of a buffer. What cannot be had must not pass as it is, with frames in it or without, as if
+/// it were the store's or the app's: the VM ends, and with it the streams.
 fn buffer(buffer: u32, length: usize) -> Vec<u8> {
     if length == 0 {
         return Vec::new();
@@ -98,8 +98,8 @@ fn buffer(buffer: u32, length: usize) -> Vec<u8> {
     }
 }
 
-/// Puts bytes in the place of `length` bytes of a buffer, which are the first, or none behind the last. Envoy does so while it
-/// calls about the buffer; if ever not, that is the end: see [`buffer`].
+/// Puts bytes in the place of `length` bytes of a buffer, which are the first, or none behind the last. Envoy does so
+/// while it calls about the buffer; if ever not, that is the end: see [`buffer`].
 fn set_buffer(buffer: u32, start: usize, length: usize, bytes: &[u8]) {
     // SAFETY: the pointer and the size are those of a slice that lives through the call.
     if unsafe { proxy_set_buffer_bytes(buffer, start, length, bytes.as_ptr(), bytes.len()) } != 0 {
@@ -107,8 +107,8 @@ fn set_buffer(buffer: u32, start: usize, length: usize, bytes: &[u8]) {
     }
 }
 
-/// Has the runtime filter of this worker open a link: by a request to it, upon which Envoy also makes a new VM for one that
-/// has trapped. The answer says nothing; what counts is the link.
+/// Has the runtime filter of this worker open a link: by a request to it, upon which Envoy also makes a new VM for one
+/// that has trapped. The answer says nothing; what counts is the link.
 fn wake() {
     let (cluster, timeout) = (CLUSTER_OF_FILTER, 5000);
     let mut headers = Vec::from(3_u32.to_le_bytes());
@@ -121,8 +121,8 @@ fn wake() {
         headers.push(0);
     }
     let (trailers, mut token) = (0_u32.to_le_bytes(), 0);
-    // SAFETY: pointers and sizes are those of buffers that live through the call, and of a local that does. Refused when
-    // there is no such cluster: then streams wait for nothing, and end with a status that says so.
+    // SAFETY: pointers and sizes are those of buffers that live through the call, and of a local that does. Refused
+    // when there is no such cluster: then streams wait for nothing, and end with a status that says so.
     unsafe {
         proxy_http_call(
             cluster.as_ptr(),
@@ -214,8 +214,8 @@ extern "C" fn proxy_on_response_headers(_context: u32, _count: usize, _end_of_st
     CONTINUE
 }
 
-/// Puts a frame around what comes in: a header in front, so the bytes need not be touched. After much of it come frames with
-/// nothing in them.
+/// Puts a frame around what comes in: a header in front, so the bytes need not be touched. After much of it come frames
+/// with nothing in them.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_response_body(_context: u32, size: usize, _end_of_stream: u32) -> u32 {
     if size > 0 {

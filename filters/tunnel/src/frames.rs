@@ -10,8 +10,8 @@ pub(crate) fn header(size: usize) -> [u8; HEADER] {
     [0, a, b, c, d]
 }
 
-/// After so many bytes of replies, some forty of Redis to a read, the runtime filter wants to be called again: it may answer
-/// so many apps in one call and no more (`runtime_api::outbox`), and Envoy calls it once for each frame.
+/// After so many bytes of replies, some forty of Redis to a read, the runtime filter wants to be called again: it may
+/// answer so many apps in one call and no more (`runtime_api::outbox`), and Envoy calls it once for each frame.
 const PACE: usize = 2048;
 
 /// Frames without a message, to follow one of this size: none after an ordinary read.

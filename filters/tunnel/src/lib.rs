@@ -10,8 +10,9 @@
 //!
 //! The bus is [`runtime_bus`]. Here it is only given its bytes.
 //!
-//! All bytes of all stores pass through here, and Envoy keeps three of these VMs for each worker set. So it does without
-//! the SDK and without `std`, which would make it twenty times as large (docs/decisions/0007-a-small-tunnel.md).
+//! All bytes of all stores pass through here, and Envoy keeps three of these VMs for each worker set. So it does
+//! without the SDK and without `std`, which would make it twenty times as large
+//! (docs/decisions/0007-a-small-tunnel.md).
 
 #![cfg_attr(not(test), no_std)]
 

@@ -1,8 +1,9 @@
 //! The program of `make hostile`.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use integration_tests::hostile::{self, Options};
-use std::process::ExitCode;
 
 #[tokio::main]
 async fn main() -> ExitCode {

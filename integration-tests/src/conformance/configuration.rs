@@ -1,5 +1,6 @@
-//! The conformance suite of stores of configuration: the cases of components-contrib's `tests/conformance/configuration`, replayed over
-//! gRPC, and what only an API has beside. A driver needs nothing but the basic cases.
+//! The conformance suite of stores of configuration: the cases of components-contrib's
+//! `tests/conformance/configuration`, replayed over gRPC, and what only an API has beside. A driver needs nothing but
+//! the basic cases.
 
 #![allow(missing_docs, clippy::missing_panics_doc, reason = "the name of a case says what it asserts")]
 
@@ -24,11 +25,12 @@ macro_rules! configuration_suite {
 
 /// What every driver does.
 pub mod basic {
+    use tonic::Code;
+
     use crate::client::Dialect;
     use crate::configuration::Configuration;
     use crate::conformance::Case;
     use crate::wait;
-    use tonic::Code;
 
     /// The group of this case.
     fn group(case: &Case) -> Configuration {

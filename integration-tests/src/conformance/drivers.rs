@@ -1,13 +1,15 @@
 //! How each driver's store is started and configured for a conformance suite.
 
+use std::fmt::Debug;
+
+use serde_json::json;
+
 use crate::apollo::{self, Apollo};
 use crate::config::Config;
 use crate::envoy::Envoy;
 use crate::etcd::{self, Etcd};
 use crate::memcached::Memcached;
 use crate::redis::{self, Redis};
-use serde_json::json;
-use std::fmt::Debug;
 
 /// A running store with an Envoy in front of it.
 #[derive(Debug)]

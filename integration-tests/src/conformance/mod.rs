@@ -1,7 +1,7 @@
 //! The conformance suites: what every driver of a building block must do, written against the gRPC API alone.
 //!
-//! A driver joins a suite with one row of [`conformance!`](crate::conformance) in `tests/`, and the row says what it can. How its store
-//! is started and configured stands in [`drivers`].
+//! A driver joins a suite with one row of [`conformance!`](crate::conformance) in `tests/`, and the row says what it
+//! can. How its store is started and configured stands in [`drivers`].
 
 pub mod configuration;
 pub mod drivers;
@@ -38,8 +38,8 @@ impl Case {
     }
 }
 
-/// One row for each driver: its name in [`drivers`] and what it can. Each case of the suite becomes a test for each driver and dialect,
-/// such as `redis::layotto::etag::a_stale_etag_is_refused`.
+/// One row for each driver: its name in [`drivers`] and what it can. Each case of the suite becomes a test for each
+/// driver and dialect, such as `redis::layotto::etag::a_stale_etag_is_refused`.
 #[macro_export]
 macro_rules! conformance {
     ($block:ident: $($driver:ident: [$($feature:ident),* $(,)?]),* $(,)?) => {

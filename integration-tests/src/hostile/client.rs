@@ -1,23 +1,25 @@
-//! Connections and calls by hand, and what is asked of every call whoever makes it: that it ends in time, in a form that gRPC knows, with
-//! a status that makes sense.
+//! Connections and calls by hand, and what is asked of every call whoever makes it: that it ends in time, in a form
+//! that gRPC knows, with a status that makes sense.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, HeaderName, Request};
+use prost::Message;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::Code;
 
 use super::ground::{Ground, TIMEOUT};
 use super::kind::Kind;
 use super::record::Column;
 use crate::client::Dialect;
 use crate::wire::frame;
-use bytes::{Buf, Bytes, BytesMut};
-use h2::client::{ResponseFuture, SendRequest};
-use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, HeaderName, Request};
-use prost::Message;
-use std::io;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
-use tonic::Code;
 
 /// How a call ended.
 #[derive(Clone, Debug)]

@@ -1,19 +1,21 @@
 //! What is done to the servers and to Envoy's configuration.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_runtime_proto::dapr::runtime::v1 as dapr;
+use prost::Message;
+use rand::RngExt;
+use rand::rngs::StdRng;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::Code;
+
 use super::client::{Call, Connection, End, WINDOW, connect, grpc_timeout};
 use super::ground::{Behind, Ground, MOST_BYTES, Place};
 use super::kind::Kind;
 use crate::TRAP;
 use crate::middleman::Replies;
 use crate::wire::frame;
-use envoy_runtime_proto::dapr::runtime::v1 as dapr;
-use prost::Message;
-use rand::RngExt;
-use rand::rngs::StdRng;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout};
-use tonic::Code;
 
 /// From some milliseconds to some seconds.
 fn a_while(random: &mut StdRng, most: f64) -> Duration {

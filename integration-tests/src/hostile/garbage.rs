@@ -1,14 +1,16 @@
 //! A server that answers with garbage: noise, what almost is a reply, lengths that are never kept, half replies.
 
-use crate::ports;
+use std::time::Duration;
+
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt, SeedableRng};
-use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
+
+use crate::ports;
 
 /// What a client of Redis, of HTTP/2 or of HTTP/1 may take for the beginning of a reply.
 const ALMOST: [&[u8]; 20] = [

@@ -1,4 +1,15 @@
-//! What all of it happens on: an Envoy with components of every block, the servers behind it, and what is known of their state.
+//! What all of it happens on: an Envoy with components of every block, the servers behind it, and what is known of
+//! their state.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 
 use super::Options;
 use super::garbage::Garbage;
@@ -8,14 +19,6 @@ use crate::listener_file::serve_listener_from_a_file;
 use crate::middleman::Middleman;
 use crate::redis::{self, Redis};
 use crate::{Config, Dialect, Envoy, etcd, installed};
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-use serde_json::json;
-use std::collections::VecDeque;
-use std::sync::Mutex;
-use std::time::Duration;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
 
 /// `limits.maxRequestBytes`. The reloads change it by one.
 pub(super) const MOST_BYTES: usize = 1_234_000;
@@ -227,7 +230,8 @@ impl Ground {
         self.since_reload().is_some_and(|since| since < DRAINED)
     }
 
-    /// What is allowed beyond a limit: a second, more on a machine that has too much to do, and what timers here were late by.
+    /// What is allowed beyond a limit: a second, more on a machine that has too much to do, and what timers here were
+    /// late by.
     pub(super) fn margin(&self) -> Duration {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let load = std::fs::read_to_string("/proc/loadavg").ok();

@@ -1,20 +1,22 @@
 //! Clients of the HTTP port: whole requests in HTTP/1 and HTTP/2, which are answered in time, and broken ones.
 
-use super::client::{Connection, WINDOW, connect};
-use super::ground::{Ground, MOST_BYTES};
-use super::kind::Kind;
-use super::record::Column;
-use crate::http1;
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Method, Request};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt};
-use std::sync::Arc;
-use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
+
+use super::client::{Connection, WINDOW, connect};
+use super::ground::{Ground, MOST_BYTES};
+use super::kind::Kind;
+use super::record::Column;
+use crate::http1;
 
 const PATHS: [&str; 12] = [
     "/v1.0/healthz",

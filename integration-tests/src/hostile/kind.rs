@@ -1,12 +1,14 @@
 //! Who takes part. Each kind can be left out, so that a finding can be narrowed down.
 
-use clap::ValueEnum;
 use std::fmt;
+
+use clap::ValueEnum;
 
 /// A kind of client, or of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Kind {
-    /// Calls of every method with random messages: valid, half valid, badly framed, compressed, cut off, a byte at a time.
+    /// Calls of every method with random messages: valid, half valid, badly framed, compressed, cut off, a byte at a
+    /// time.
     Random,
     /// Requests on the HTTP port, in HTTP/1 and HTTP/2, whole and broken.
     Http,
@@ -44,7 +46,8 @@ pub enum Kind {
     Cut,
     /// The listener gets a new configuration.
     Reload,
-    /// VMs are made to trap: where it is named with `--only`, to see that it is found out. It needs the filters of `make filters-for-tests`.
+    /// VMs are made to trap: where it is named with `--only`, to see that it is found out. It needs the filters of
+    /// `make filters-for-tests`.
     Trap,
     /// All clients are silent for more than a minute, then call with deadlines.
     Silence,

@@ -1,6 +1,7 @@
 //! Random messages of every method, by the descriptors: a method or a field that is new takes part by itself.
 
-use super::ground::{Ground, MOST_BYTES};
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use envoy_runtime_proto as proto;
 use prost::Message;
@@ -8,7 +9,8 @@ use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKe
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt};
-use std::collections::HashMap;
+
+use super::ground::{Ground, MOST_BYTES};
 
 /// Keys, names of locks and the like: few, so that clients meet.
 pub(super) const KEYS: [&str; 12] =
@@ -197,8 +199,9 @@ fn add(pool: &mut DescriptorPool, file: &proto::File) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use rand::SeedableRng;
+
+    use super::*;
 
     #[test]
     fn every_method_gets_messages_that_can_be_decoded_and_differ() {

@@ -1,5 +1,6 @@
-//! `make hostile`: one Envoy, and clients and servers that are as hostile and as ordinary as they come, at random from a seed. It is checked
-//! all the time that nothing of it crashes, stalls or loses: see [`Kind`] for who takes part and what is checked.
+//! `make hostile`: one Envoy, and clients and servers that are as hostile and as ordinary as they come, at random from
+//! a seed. It is checked all the time that nothing of it crashes, stalls or loses: see [`Kind`] for who takes part and
+//! what is checked.
 //!
 //! The same seed gives the same clients, each with the same plan; how they meet is up to the machine.
 
@@ -16,18 +17,19 @@ mod rest;
 mod subscribers;
 mod vandals;
 
-pub use kind::Kind;
-pub use record::Finding;
-
-use clap::ValueEnum;
-use ground::{Ground, PLACES};
-use rest::Holdings;
 use std::fmt::Write;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+
+use clap::ValueEnum;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
+
+use ground::{Ground, PLACES};
+pub use kind::Kind;
+pub use record::Finding;
+use rest::Holdings;
 
 /// What to do, and for how long.
 #[derive(Clone, Debug, clap::Parser)]

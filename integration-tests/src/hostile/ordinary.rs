@@ -1,22 +1,25 @@
-//! Ordinary clients that know what the answers must be: a key has the value that was last written, an etag guards a counter, a lock has one
-//! holder, an id is given once. What may have been done, because its call had no answer, is taken into account.
+//! Ordinary clients that know what the answers must be: a key has the value that was last written, an etag guards a
+//! counter, a lock has one holder, an id is given once. What may have been done, because its call had no answer, is
+//! taken into account.
 
-use super::client::{Caller, Failed};
-use super::ground::{Ground, PLACES, Place, SECRET};
-use super::kind::Kind;
-use crate::client::Dialect;
-use crate::store::{ItemOptions, delete, item, upsert};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use bytes::Bytes;
 use envoy_runtime_proto::dapr::runtime::v1 as dapr;
 use envoy_runtime_proto::spec::runtime::v1 as layotto;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use tokio::time::{Instant, sleep};
+
+use super::client::{Caller, Failed};
+use super::ground::{Ground, PLACES, Place, SECRET};
+use super::kind::Kind;
+use crate::client::Dialect;
+use crate::store::{ItemOptions, delete, item, upsert};
 
 /// A write without an answer may take effect until so much later: what it was is stopped, or far away, and goes on.
 const LATEST: Duration = Duration::from_mins(1);
@@ -317,8 +320,8 @@ type Name = (Place, usize);
 pub(super) struct Locks(Mutex<HashMap<Name, Vec<Hold>>>);
 
 impl Locks {
-    /// Notes that `owner` got a lock by a call that was sent and answered then. Returns who had it from before the one until after the other,
-    /// and for how long yet: it can't have been free at any moment between.
+    /// Notes that `owner` got a lock by a call that was sent and answered then. Returns who had it from before the one
+    /// until after the other, and for how long yet: it can't have been free at any moment between.
     fn take(
         &self,
         lock: Name,

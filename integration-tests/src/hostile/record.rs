@@ -1,11 +1,13 @@
 //! What was seen: calls counted by how they ended, and findings, each told once.
 
-use super::kind::Kind;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Mutex;
 use std::time::Duration;
+
 use tokio::time::Instant;
+
+use super::kind::Kind;
 
 /// How a call ended, as the table counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -139,7 +141,8 @@ impl Record {
     }
 }
 
-/// A text without what differs from call to call: what stands in quotes, numbers, and all after the first hundred characters.
+/// A text without what differs from call to call: what stands in quotes, numbers, and all after the first hundred
+/// characters.
 fn shape(text: &str) -> String {
     let mut shape = String::new();
     let mut quoted = false;

@@ -1,4 +1,12 @@
-//! What Envoy holds: whether it gives back, after all is over, what it took meanwhile; and whether its VMs have survived.
+//! What Envoy holds: whether it gives back, after all is over, what it took meanwhile; and whether its VMs have
+//! survived.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_runtime_proto::dapr::runtime::v1 as dapr;
+use envoy_runtime_proto::spec::runtime::v1 as layotto;
+use tokio::time::{sleep, timeout};
 
 use super::client::Caller;
 use super::ground::{Ground, LARGE, MOST_LARGE, PLACES};
@@ -7,11 +15,6 @@ use super::messages::KEYS;
 use crate::client::Dialect;
 use crate::http1;
 use crate::store::key;
-use envoy_runtime_proto::dapr::runtime::v1 as dapr;
-use envoy_runtime_proto::spec::runtime::v1 as layotto;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::{sleep, timeout};
 
 /// What Envoy may hold more than before, for each worker: its VM keeps the memory that it once had, which `maxMemoryBytes` bounds, and
 /// the allocator of Envoy gives back what has not been used for five minutes.

@@ -1,5 +1,17 @@
-//! Subscriptions that must hear of changes: a marker is written all the time, and each stream hears of it within ten seconds while its store
-//! is in order, or has ended with a status.
+//! Subscriptions that must hear of changes: a marker is written all the time, and each stream hears of it within ten
+//! seconds while its store is in order, or has ended with a status.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use envoy_runtime_proto::dapr::runtime::v1 as dapr;
+use envoy_runtime_proto::spec::runtime::v1 as layotto;
+use prost::Message;
+use rand::RngExt;
+use tokio::time::{Instant, timeout};
+use tonic::Code;
 
 use super::client::{Caller, End, Failed, Incoming, Next, WINDOW, connect};
 use super::ground::{Ground, PLACES, Place};
@@ -7,16 +19,6 @@ use super::kind::Kind;
 use super::record::Column;
 use crate::client::Dialect;
 use crate::wire::frame;
-use bytes::Bytes;
-use envoy_runtime_proto::dapr::runtime::v1 as dapr;
-use envoy_runtime_proto::spec::runtime::v1 as layotto;
-use prost::Message;
-use rand::RngExt;
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-use tokio::time::{Instant, timeout};
-use tonic::Code;
 
 const MARKER: &str = "marker";
 /// The longest that a change may take to come.

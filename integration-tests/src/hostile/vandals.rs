@@ -1,5 +1,19 @@
-//! Clients that misbehave, on the gRPC ports: random calls, bursts, streams by the thousand, those that read nothing, those that go away,
-//! those that want too much.
+//! Clients that misbehave, on the gRPC ports: random calls, bursts, streams by the thousand, those that read nothing,
+//! those that go away, those that want too much.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use envoy_runtime_proto::dapr::runtime::v1 as dapr;
+use envoy_runtime_proto::{METHODS, Method};
+use futures::future::join_all;
+use prost::Message;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, RngExt};
+use tokio::time::{Instant, sleep, timeout};
+use tonic::Code;
 
 use super::client::{Call, Caller, Connection, End, Terms, WINDOW, connect, finish, grpc_timeout, judge};
 use super::ground::{Ground, LARGE, MOST_BYTES, MOST_LARGE, PLACES, Place};
@@ -9,18 +23,6 @@ use super::record::Column;
 use crate::client::Dialect;
 use crate::store::{delete, item, key as key_of, upsert};
 use crate::wire::{flagged_frame, frame, gzip_frame};
-use bytes::{Bytes, BytesMut};
-use envoy_runtime_proto::dapr::runtime::v1 as dapr;
-use envoy_runtime_proto::{METHODS, Method};
-use futures::future::join_all;
-use prost::Message;
-use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
-use rand::{Rng, RngExt};
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout};
-use tonic::Code;
 
 /// Both listeners, at random.
 fn a_port(ground: &Ground, random: &mut StdRng) -> u16 {

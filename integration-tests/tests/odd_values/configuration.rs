@@ -1,10 +1,11 @@
 //! Configuration.
 
-use crate::{Difference, NAMES, Row, finish, row, said, try_all};
 use futures::FutureExt;
 use integration_tests::apollo::{self, Apollo};
 use integration_tests::conformance::drivers;
 use integration_tests::{Client, Config, Configuration, Dialect, Envoy};
+
+use crate::{Difference, NAMES, Row, finish, row, said, try_all};
 
 fn configuration_rows() -> Vec<Row<Groups>> {
     let mut rows: Vec<Row<Groups>> = Vec::new();

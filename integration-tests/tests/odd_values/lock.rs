@@ -1,9 +1,10 @@
 //! Locks.
 
-use crate::{Difference, NAMES, Row, finish, row, said, try_all};
 use futures::FutureExt;
 use integration_tests::conformance::drivers;
 use integration_tests::{Dialect, Lock};
+
+use crate::{Difference, NAMES, Row, finish, row, said, try_all};
 
 fn lock_rows() -> Vec<Row<Lock>> {
     let mut rows: Vec<Row<Lock>> = Vec::new();

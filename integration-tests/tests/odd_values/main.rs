@@ -8,9 +8,10 @@ mod secrets;
 mod sequencer;
 mod state;
 
+use std::fmt::Write;
+
 use futures::future::BoxFuture;
 use integration_tests::conformance::drivers::Deployment;
-use std::fmt::Write;
 use tonic::Status;
 
 /// A row: what is tried, and what every driver answers.

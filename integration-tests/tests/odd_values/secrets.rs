@@ -1,11 +1,12 @@
 //! Secrets.
 
-use crate::{Difference, NAMES, Row, row, try_all};
 use futures::FutureExt;
 use integration_tests::kubernetes::{self, Kubernetes};
 use integration_tests::vault::{self, Vault};
 use integration_tests::{Client, Config, Dialect, Envoy, scratch};
 use tonic::Code;
+
+use crate::{Difference, NAMES, Row, row, try_all};
 
 /// A secret store.
 struct Secrets {

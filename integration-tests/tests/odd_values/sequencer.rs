@@ -1,9 +1,10 @@
 //! Sequencers.
 
-use crate::{Difference, NAMES, Row, row, said, try_all};
 use futures::FutureExt;
 use integration_tests::{Config, Dialect, Envoy, Etcd, Redis, Sequencer, etcd, redis};
 use serde_json::json;
+
+use crate::{Difference, NAMES, Row, row, said, try_all};
 
 fn sequencer_rows() -> Vec<Row<Sequencer>> {
     let mut rows: Vec<Row<Sequencer>> = Vec::new();

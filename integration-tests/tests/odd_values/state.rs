@@ -1,10 +1,11 @@
 //! State.
 
-use crate::{Difference, NAMES, Row, finish, row, said, try_all};
 use futures::FutureExt;
 use integration_tests::conformance::drivers;
 use integration_tests::store::{ItemOptions, delete, item, key as just, upsert};
 use integration_tests::{Dialect, Store};
+
+use crate::{Difference, NAMES, Row, finish, row, said, try_all};
 
 #[allow(clippy::too_many_lines)] // a table
 fn state_rows() -> Vec<Row<Store>> {

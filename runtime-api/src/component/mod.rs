@@ -134,8 +134,8 @@ pub struct Upstream {
     pub tls: Option<Tls>,
 }
 
-/// The suffix of a server that is one of several, each with a cluster of its own: the first has the name of the component
-/// alone, the others also their number.
+/// The suffix of a server that is one of several, each with a cluster of its own: the first has the name of the
+/// component alone, the others also their number.
 fn numbered(number: usize) -> String {
     if number == 0 { String::new() } else { (number + 1).to_string() }
 }
@@ -162,8 +162,8 @@ pub struct Tls {
     pub certificate: Option<(String, String)>,
 }
 
-/// The drivers of the filter's smaller build, `runtime-state.wasm`: code that a configuration does not use costs memory in
-/// every Envoy all the same.
+/// The drivers of the filter's smaller build, `runtime-state.wasm`: code that a configuration does not use costs memory
+/// in every Envoy all the same.
 pub const STATE_DRIVERS: &[Driver] = &[state::in_memory::DRIVER, state::redis::DRIVER];
 
 /// All drivers: those of the smaller build.

@@ -238,12 +238,12 @@ impl Config {
     }
 
     /// Checks a document where it will be used: `environment` has the secrets that it refers to.
-    pub fn load(document: &Value, environment: secrets::Environment<'_>) -> (Option<Self>, Report) {
+    pub fn load(document: &Value, environment: secrets::Variables<'_>) -> (Option<Self>, Report) {
         Self::read(document, Some(environment))
     }
 
     #[inline(never)] // as what it calls: compiling one large function costs Envoy more than several small ones
-    fn read(document: &Value, environment: Option<secrets::Environment<'_>>) -> (Option<Self>, Report) {
+    fn read(document: &Value, environment: Option<secrets::Variables<'_>>) -> (Option<Self>, Report) {
         let mut report = Report::default();
         let mut document = document.clone();
         secrets::resolve(&mut document, environment, &mut report);

@@ -78,10 +78,10 @@ fn walk(tables: &[&'static [Field]], object: &mut Value, path: &Path, visit: &mu
 }
 
 /// Where the values of references come from.
-pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Puts values in the place of references. Without an environment each counts as set.
-pub(super) fn resolve(document: &mut Value, environment: Option<Environment<'_>>, report: &mut Report) {
+pub(super) fn resolve(document: &mut Value, environment: Option<Variables<'_>>, report: &mut Report) {
     each_secret(document, &mut |path, value| {
         let Some(name) = variable(value) else { return };
         let text = environment.map_or_else(|| Some(ELSEWHERE.to_owned()), |environment| environment(name));

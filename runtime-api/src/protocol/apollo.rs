@@ -1,6 +1,6 @@
 //! A client of Apollo, the configuration centre: of its config service, which tells what was released and when
-//! something was, and of the open API of its Portal, which changes and releases. Paths, signatures and statuses are those
-//! of Apollo 2.x.
+//! something was, and of the open API of its Portal, which changes and releases. Paths, signatures and statuses are
+//! those of Apollo 2.x.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -414,8 +414,8 @@ fn is_absent(answer: &HttpResponse) -> bool {
         || (answer.status == 400 && misses() && (said.starts_with("item") || said.starts_with("namespace")))
 }
 
-/// One long poll for the namespaces of an app. It outlives who waits for it, since a poll cannot be taken back: there is
-/// never more than one.
+/// One long poll for the namespaces of an app. It outlives who waits for it, since a poll cannot be taken back: there
+/// is never more than one.
 #[derive(Debug)]
 pub struct Polls {
     /// The last id of each namespace.

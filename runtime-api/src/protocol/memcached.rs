@@ -102,8 +102,8 @@ pub fn key_problem(key: &str) -> Option<String> {
     }
 }
 
-/// A life time as commands have it: seconds from now; or the time of day when that would be more than 30 days, which the
-/// server would take for a time of day. It cannot say more than 31 bits.
+/// A life time as commands have it: seconds from now; or the time of day when that would be more than 30 days, which
+/// the server would take for a time of day. It cannot say more than 31 bits.
 ///
 /// The clock of the server goes by whole seconds, so what is stored late in one would end up to a second early. It gets
 /// one more.

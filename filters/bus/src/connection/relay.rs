@@ -64,8 +64,8 @@ impl Connection {
         }
     }
 
-    /// Whether the runtime filter of this worker should open a link on this connection: a stream waits for one, or the one
-    /// that was there went silent.
+    /// Whether the runtime filter of this worker should open a link on this connection: a stream waits for one, or the
+    /// one that was there went silent.
     pub fn wants_publisher(&self) -> bool {
         let awaits = |app: &App| matches!(app.service, Service::Awaited { .. }) && app.trailers.is_none();
         self.bereaved > 0 || self.streams.iter().any(|stream| matches!(&stream.role, Role::App(app) if awaits(app)))
@@ -373,7 +373,8 @@ fn status(code: &str, text: &str) -> Vec<u8> {
 
 /// Ends a response: by trailers, or, where it has not begun, by all that it has to say.
 ///
-/// No `RST_STREAM` follows though the other side may be open: Envoy resets that itself, after it has passed on what it holds.
+/// No `RST_STREAM` follows though the other side may be open: Envoy resets that itself, after it has passed on what it
+/// holds.
 fn write_end(out: &mut Vec<u8>, stream: u32, begun: bool, trailers: &[u8]) {
     if begun {
         frame::write_headers(out, frame::END_STREAM, stream, trailers);

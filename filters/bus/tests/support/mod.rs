@@ -2,16 +2,17 @@
 
 #![allow(dead_code)] // each test uses what it needs
 
-use bytes::Bytes;
-use h2::client::{Builder, ResponseFuture, SendRequest};
-use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, Request};
-use runtime_bus::message::{CONFIGURATION_HEADER, FromBus, INSTANCE_HEADER, PUBLISH, ToBus, add_trailer, each_header};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
 use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{Builder, ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, Request};
+use runtime_bus::message::{CONFIGURATION_HEADER, FromBus, INSTANCE_HEADER, PUBLISH, ToBus, add_trailer, each_header};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::timeout;

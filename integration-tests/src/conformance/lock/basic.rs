@@ -1,12 +1,14 @@
 //! What every lock store does.
 
+use std::time::{Duration, Instant};
+
+use tonic::Code;
+
 use crate::client::Dialect;
 use crate::conformance::Case;
 use crate::lock::{Lock, Outcome};
 use crate::status::expect_status;
 use crate::wait;
-use std::time::{Duration, Instant};
-use tonic::Code;
 
 fn lock(case: &Case) -> Lock {
     Lock::new(case.store.client().clone(), case.store.name())

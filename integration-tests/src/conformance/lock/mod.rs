@@ -1,5 +1,5 @@
-//! The conformance suite of lock stores: the cases of components-contrib's `tests/conformance/lock` and of Layotto's integration test,
-//! replayed over gRPC.
+//! The conformance suite of lock stores: the cases of components-contrib's `tests/conformance/lock` and of Layotto's
+//! integration test, replayed over gRPC.
 
 #![allow(missing_docs, clippy::missing_panics_doc, reason = "the name of a case says what it asserts")]
 

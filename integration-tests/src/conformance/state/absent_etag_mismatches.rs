@@ -1,10 +1,12 @@
 //! The reference rule for an etag whose item does not exist: it does not match.
 
+use std::collections::HashSet;
+
+use tonic::Code;
+
 use crate::conformance::Case;
 use crate::status::expect_status;
 use crate::store::{ItemOptions, item, key};
-use std::collections::HashSet;
-use tonic::Code;
 
 pub async fn an_etag_for_a_missing_key_is_refused(case: &Case) {
     let name = case.key("missing");

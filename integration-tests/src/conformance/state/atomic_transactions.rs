@@ -1,9 +1,10 @@
 //! Transactions that are applied whole or not at all.
 
+use tonic::Code;
+
 use crate::conformance::Case;
 use crate::status::expect_status;
 use crate::store::{ItemOptions, delete, item, key, upsert};
-use tonic::Code;
 
 pub async fn a_failed_transaction_changes_nothing(case: &Case) {
     let [changed, deleted, guarded, new] = case.keys(["changed", "deleted", "guarded", "new"]);

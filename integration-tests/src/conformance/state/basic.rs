@@ -1,12 +1,13 @@
 //! What every state store does.
 
-use crate::client::Dialect;
-use crate::conformance::Case;
-use crate::store::{ItemOptions, item, key};
 use envoy_runtime_proto::dapr::common::v1::StateItem;
 use futures::future::join_all;
 use prost::Message;
 use serde_json::{Value, json};
+
+use crate::client::Dialect;
+use crate::conformance::Case;
+use crate::store::{ItemOptions, item, key};
 
 pub async fn every_kind_of_value_is_read_as_it_was_saved(case: &Case) {
     let every_byte: Vec<u8> = (0..=255).collect();

@@ -1,9 +1,10 @@
 //! Etags as Dapr's `state.redis` has them: the number of writes.
 
+use tonic::Code;
+
 use crate::conformance::Case;
 use crate::status::expect_status;
 use crate::store::{ItemOptions, item, key};
-use tonic::Code;
 
 pub async fn etags_count_the_writes(case: &Case) {
     let name = case.key("k");

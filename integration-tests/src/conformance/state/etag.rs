@@ -1,10 +1,11 @@
 //! Optimistic concurrency by etags.
 
+use tonic::Code;
+
 use crate::client::Dialect;
 use crate::conformance::Case;
 use crate::status::expect_status;
 use crate::store::{ItemOptions, item, key};
-use tonic::Code;
 
 /// An etag that no store has given out.
 const WRONG: &str = "9999999";

@@ -1,9 +1,11 @@
 //! `ttlExpireTime` in the metadata of an answer.
 
+use std::collections::BTreeMap;
+
+use jiff::{Timestamp, ToSpan};
+
 use crate::conformance::Case;
 use crate::store::{ItemOptions, item};
-use jiff::{Timestamp, ToSpan};
-use std::collections::BTreeMap;
 
 pub async fn an_item_without_a_time_to_live_has_no_expiry_time(case: &Case) {
     let key = case.key("k");

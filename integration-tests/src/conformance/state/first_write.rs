@@ -1,9 +1,10 @@
 //! The concurrency option first-write.
 
+use tonic::Code;
+
 use crate::conformance::Case;
 use crate::status::expect_status;
 use crate::store::{ItemOptions, item};
-use tonic::Code;
 
 pub async fn without_an_etag_only_the_first_write_counts(case: &Case) {
     let key = case.key("k");

@@ -1,9 +1,10 @@
 //! What follows from the field `first-write` of Dapr's `state.redis`.
 
+use tonic::Code;
+
 use crate::conformance::Case;
 use crate::status::expect_status;
 use crate::store::{ItemOptions, item, upsert};
-use tonic::Code;
 
 pub async fn first_write_over_an_unmarked_item_succeeds(case: &Case) {
     let key = case.key("k");

@@ -1,8 +1,9 @@
 //! Values of some megabytes. A store may have a bound of its own.
 
+use bytes::Bytes;
+
 use crate::conformance::Case;
 use crate::store::item;
-use bytes::Bytes;
 
 pub async fn a_large_value_survives(case: &Case) {
     let key = case.key("k");

@@ -1,5 +1,5 @@
-//! The conformance suite of state stores: the cases of components-contrib's `tests/conformance/state`, replayed over gRPC, and what only an
-//! API has beside.
+//! The conformance suite of state stores: the cases of components-contrib's `tests/conformance/state`, replayed over
+//! gRPC, and what only an API has beside.
 //!
 //! | feature | what the driver does |
 //! |---|---|

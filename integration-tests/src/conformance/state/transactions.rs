@@ -1,10 +1,11 @@
 //! `ExecuteStateTransaction`.
 
+use tonic::Code;
+
 use crate::conformance::Case;
 use crate::status::expect_status;
 use crate::store::{ItemOptions, TransactionalStateOperation, delete, item, key, upsert};
 use crate::wait;
-use tonic::Code;
 
 pub async fn groups_of_operations_are_applied(case: &Case) {
     let [a, b, c, d] = case.keys(["a", "b", "c", "d"]);

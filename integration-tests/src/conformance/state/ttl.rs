@@ -1,11 +1,13 @@
 //! Items that expire.
 
+use std::time::{Duration, Instant};
+
+use tonic::Code;
+
 use crate::conformance::Case;
 use crate::status::expect_status;
 use crate::store::{ItemOptions, item};
 use crate::wait;
-use std::time::{Duration, Instant};
-use tonic::Code;
 
 /// Enough that the item is surely still there when it is looked for at once.
 const SECONDS: i64 = 3;

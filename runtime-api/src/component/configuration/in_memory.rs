@@ -1,23 +1,23 @@
 //! Configuration in the memory of Envoy, one store for all workers: for development and tests.
 //!
-//! All of it is one value in the shared area, changed by compare-and-swap, with the last changes at its end. A worker that
-//! has subscribers tells them what was written since; when to look it knows from a small value that changes with each
-//! write.
+//! All of it is one value in the shared area, changed by compare-and-swap, with the last changes at its end. A worker
+//! that has subscribers tells them what was written since; when to look it knows from a small value that changes with
+//! each write.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::future::{Either, poll_fn, select};
+use futures::future::{Either, select};
 use prost::Message;
 
 use super::{Change, Error, Feed, Item, Metadata, Selection, Store, Topic};
 use crate::component::{Block, Build, Driver, Environment, V1};
 use crate::proxy::{Proxy, Version, shared_init};
+use crate::slot::Slot;
 
 /// The row of the registry.
 pub const DRIVER: Driver = Driver {
@@ -54,7 +54,7 @@ pub struct InMemory {
     /// The number of this worker's last write.
     own: Cell<u64>,
     /// The watch of this worker, which need not wait for what this worker writes.
-    watch: RefCell<Option<Waker>>,
+    watch: Slot,
 }
 
 impl fmt::Debug for InMemory {
@@ -122,7 +122,7 @@ impl InMemory {
         let mark = format!("{name}/changed");
         shared_init(&**proxy, &name);
         shared_init(&**proxy, &mark);
-        let (read, own, watch) = (RefCell::default(), Cell::new(0), RefCell::default());
+        let (read, own, watch) = (RefCell::default(), Cell::new(0), Slot::default());
         Self { proxy: Rc::clone(proxy), name, mark, read, own, watch }
     }
 
@@ -184,10 +184,7 @@ impl InMemory {
             if self.proxy.shared_set(&self.name, &bytes, Some(version)).is_ok() {
                 self.tell(next.sequence);
                 self.own.set(next.sequence);
-                let waker = self.watch.borrow_mut().take();
-                if let Some(waker) = waker {
-                    waker.wake();
-                }
+                self.watch.wake();
                 return Ok(());
             }
         }
@@ -206,14 +203,7 @@ impl InMemory {
 
     /// Waits until this worker has written.
     async fn written(&self, since: u64) {
-        poll_fn(|context| {
-            if self.own.get() > since {
-                return Poll::Ready(());
-            }
-            *self.watch.borrow_mut() = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
+        self.watch.until(|| (self.own.get() > since).then_some(())).await;
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod apollo;
 pub mod etcd;
 pub mod in_memory;
+mod knowledge;
 pub mod redis;
 mod watch;
 
@@ -47,8 +48,8 @@ pub trait Store {
     }
 
     /// One attempt at watching the store for all subscriptions of this worker: it gives changes to the feed until the
-    /// server is lost, and says why it was. Then it is called again, after a pause, with the same feed; the apps
-    /// notice nothing, so what changed meanwhile is told then ([`Feed::read`]). When nobody is subscribed any longer the
+    /// server is lost, and says why it was. Then it is called again, after a pause, with the same feed; the apps notice
+    /// nothing, so what changed meanwhile is told then ([`Feed::read`]). When nobody is subscribed any longer the
     /// future is dropped.
     ///
     /// A server that owes an answer for longer than the limit of a call counts as lost.

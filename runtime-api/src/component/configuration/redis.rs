@@ -14,9 +14,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::fmt;
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -28,6 +26,7 @@ use crate::config::Field;
 use crate::protocol::Failure;
 use crate::protocol::redis::{self, Client, Push, Subscriber};
 use crate::proxy::{Level, Proxy};
+use crate::slot::Slot;
 use crate::tables;
 
 /// The row of the registry.
@@ -454,14 +453,14 @@ struct Inbox {
     names: RefCell<VecDeque<String>>,
     there: RefCell<BTreeSet<String>>,
     expected: Cell<usize>,
-    waiting: RefCell<Option<Waker>>,
+    waiting: Slot,
 }
 
 impl Inbox {
     fn put(&self, name: String) {
         if self.there.borrow_mut().insert(name.clone()) {
             self.names.borrow_mut().push_back(name);
-            self.wake();
+            self.waiting.wake();
         }
     }
 
@@ -482,33 +481,15 @@ impl Inbox {
 
     fn confirm(&self) {
         self.expected.set(self.expected.get().saturating_sub(1));
-        self.wake();
+        self.waiting.wake();
     }
 
     async fn confirmed(&self) {
-        self.until(|| self.expected.get() == 0).await;
+        self.waiting.until(|| (self.expected.get() == 0).then_some(())).await;
     }
 
     async fn filled(&self) {
-        self.until(|| !self.names.borrow().is_empty()).await;
-    }
-
-    async fn until(&self, ready: impl Fn() -> bool) {
-        poll_fn(|context| {
-            if ready() {
-                return Poll::Ready(());
-            }
-            *self.waiting.borrow_mut() = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
-
-    fn wake(&self) {
-        let waker = self.waiting.borrow_mut().take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        self.waiting.until(|| (!self.names.borrow().is_empty()).then_some(())).await;
     }
 }
 

@@ -5,21 +5,21 @@
 //! to the subscribers that they concern, each once and in order. A subscription lasts as long as its [`Subscriber`]:
 //! dropping that leaves nothing behind.
 
-use std::cell::{Cell, RefCell};
-use std::collections::hash_map::DefaultHasher;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::future::poll_fn;
-use std::hash::{Hash, Hasher};
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::{LocalBoxFuture, select};
 
+use super::knowledge::Knowledge;
 use super::{Change, Error, Item, Selection, Store};
 use crate::backoff::backoff;
 use crate::proxy::{Level, Proxy};
+use crate::slot::Slot;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(1); // a store that is back is watched again within two
@@ -39,11 +39,11 @@ pub struct Topic {
 
 impl Topic {
     /// The topic of all keys that this one is among.
-    fn whole(&self) -> Self {
+    pub(super) fn whole(&self) -> Self {
         Self { key: None, ..self.clone() }
     }
 
-    fn of(change: &Change) -> Self {
+    pub(super) fn of(change: &Change) -> Self {
         let Item { key, group, label, .. } = &change.item;
         Self { app: change.app.clone(), group: group.clone(), label: label.clone(), key: Some(key.clone()) }
     }
@@ -105,11 +105,8 @@ impl Hub {
     pub fn subscriber(&self) -> Subscriber {
         let feed = self.feed.borrow().upgrade();
         let feed = feed.unwrap_or_else(|| self.begin());
-        let id = feed.next_subscriber.get();
-        feed.next_subscriber.set(id + 1);
-        feed.holders.set(feed.holders.get() + 1);
-        let place = Rc::new(Place { id, ..Place::default() });
-        Subscriber { feed, place }
+        let mailbox = feed.demand.borrow_mut().join();
+        Subscriber { feed, mailbox }
     }
 
     /// Begins to watch. The task lets go of the feed when the last subscriber has.
@@ -132,7 +129,7 @@ async fn attempts(proxy: &dyn Proxy, component: &str, store: &dyn Store, feed: &
     loop {
         feed.start_attempt();
         let why = store.watch(feed).await;
-        failures = if feed.covered.replace(false) { 1 } else { failures.saturating_add(1) };
+        failures = if feed.has_covered() { 1 } else { failures.saturating_add(1) };
         let pause = backoff(proxy, failures, FIRST_BACKOFF, LONGEST_BACKOFF);
         proxy.log(
             Level::Warn,
@@ -148,108 +145,78 @@ async fn attempts(proxy: &dyn Proxy, component: &str, store: &dyn Store, feed: &
 }
 
 /// Subscribers by their numbers.
-type Places = BTreeMap<u64, Rc<Place>>;
+type Mailboxes = BTreeMap<u64, Rc<Mailbox>>;
 
 /// What goes between the driver's watch and the subscribers.
 #[derive(Debug, Default)]
 pub struct Feed {
-    topics: RefCell<BTreeMap<Rc<Topic>, Places>>,
+    demand: RefCell<Demand>,
+    knowledge: RefCell<Knowledge>,
+    /// The driver waits here for more to watch.
+    driver: Slot,
+    /// The task that runs the driver waits here for the last subscriber to go.
+    task: Slot,
+}
+
+/// What the subscribers want, and what the driver was told of it.
+#[derive(Debug, Default)]
+struct Demand {
+    topics: BTreeMap<Rc<Topic>, Mailboxes>,
     /// Counts what was subscribed, and where the driver is.
-    number: Cell<u64>,
-    told: Cell<u64>,
+    number: u64,
+    told: u64,
     /// Whether the driver has yet to be told of everything.
-    afresh: Cell<bool>,
-    added: RefCell<BTreeSet<Rc<Topic>>>,
-    removed: RefCell<BTreeSet<Rc<Topic>>>,
+    afresh: bool,
+    added: BTreeSet<Rc<Topic>>,
+    removed: BTreeSet<Rc<Topic>>,
     /// Whether something was in force in this attempt.
-    covered: Cell<bool>,
+    covered: bool,
     /// Who waits for being in force.
-    pending: RefCell<Vec<(u64, Rc<Place>)>>,
-    driver: RefCell<Option<Waker>>,
-    task: RefCell<Option<Waker>>,
-    holders: Cell<usize>,
-    next_subscriber: Cell<u64>,
-    /// What the subscribers know, for drivers that tell changes by reading again.
-    read: RefCell<BTreeSet<Rc<Topic>>>,
-    known: RefCell<BTreeMap<Topic, u64>>,
+    pending: Vec<(u64, Rc<Mailbox>)>,
+    holders: usize,
+    next_subscriber: u64,
 }
 
 impl Feed {
     /// For a driver: what is to be watched, as soon as that is not what this gave before. At the beginning of an
     /// attempt that is at once, with all there is.
     pub async fn wanted(&self) -> Wanted {
-        poll_fn(|context| match self.take_wanted() {
-            Some(wanted) => Poll::Ready(wanted),
-            None => {
-                *self.driver.borrow_mut() = Some(context.waker().clone());
-                Poll::Pending
-            }
-        })
-        .await
+        self.driver.until(|| self.take_wanted()).await
     }
 
     /// As [`Feed::wanted`], if there is something now.
     pub fn take_wanted(&self) -> Option<Wanted> {
-        let number = self.number.get();
-        if self.afresh.get() {
-            if self.topics.borrow().is_empty() {
-                return None;
-            }
-            self.afresh.set(false);
-            self.told.set(number);
-            self.added.take();
-            self.removed.take();
-            return Some(Wanted { added: self.topics(), removed: Vec::new(), number });
-        }
-        if self.told.get() == number && self.removed.borrow().is_empty() {
-            return None;
-        }
-        self.told.set(number);
-        let (added, removed) = (self.added.take().into_iter().collect(), self.removed.take().into_iter().collect());
-        Some(Wanted { added, removed, number })
+        self.demand.borrow_mut().take_wanted()
     }
 
     /// For a driver: all that is subscribed now, in order.
     pub fn topics(&self) -> Vec<Rc<Topic>> {
-        self.topics.borrow().keys().map(Rc::clone).collect()
+        self.demand.borrow().topics()
     }
 
     /// For a driver: all of this is watched from now on.
     pub fn cover(&self, wanted: &Wanted) {
-        self.covered.set(true);
-        let mut ready = Vec::new();
-        self.pending.borrow_mut().retain(|(number, place)| {
-            let waits = *number > wanted.number;
-            if !waits {
-                ready.push(Rc::clone(place));
-            }
-            waits
-        });
-        for place in ready {
-            place.tell(News::InForce);
+        let ready = self.demand.borrow_mut().cover(wanted);
+        for mailbox in ready {
+            mailbox.tell(News::InForce);
         }
     }
 
     /// For a driver: what changed in the store at one time. Each subscriber that some of it concerns is told that, as
     /// one; what concerns nobody is passed over.
     pub fn deliver(&self, changes: Vec<Change>) {
-        let mut news: BTreeMap<u64, (Rc<Place>, Vec<Rc<Change>>)> = BTreeMap::new();
-        let topics = self.topics.borrow();
+        let mut news: BTreeMap<u64, (Rc<Mailbox>, Vec<Rc<Change>>)> = BTreeMap::new();
+        let demand = self.demand.borrow();
         for change in changes {
-            let topic = Topic::of(&change);
+            let concerned = demand.concerned(&Topic::of(&change));
             let change = Rc::new(change);
-            // Whoever subscribed both to the key and to all keys is told once.
-            let mut concerned = BTreeMap::new();
-            for subscribers in [topics.get(&topic), topics.get(&topic.whole())].into_iter().flatten() {
-                concerned.extend(subscribers);
-            }
-            for (id, place) in concerned {
-                news.entry(*id).or_insert_with(|| (Rc::clone(place), Vec::new())).1.push(Rc::clone(&change));
+            for (id, mailbox) in concerned {
+                news.entry(id).or_insert_with(|| (mailbox, Vec::new())).1.push(Rc::clone(&change));
             }
         }
-        drop(topics);
-        for (place, changes) in news.into_values() {
-            place.tell(News::Changes(changes));
+        drop(demand);
+        for (mailbox, changes) in news.into_values() {
+            mailbox.tell(News::Changes(changes));
         }
     }
 
@@ -257,168 +224,159 @@ impl Feed {
     /// subscribers are taken to know; after that they are told how it differs from what they know. It must be given
     /// in the order in which it was read, also with regard to [`Feed::deliver_if_new`].
     pub fn read(&self, topic: &Rc<Topic>, items: Vec<Item>) {
-        if !self.topics.borrow().contains_key(topic) {
-            return;
+        if self.demand.borrow().topics.contains_key(topic) {
+            let changes = self.knowledge.borrow_mut().read(topic, items);
+            self.deliver_if_new(changes);
         }
-        let change = |item| Change { app: topic.app.clone(), item };
-        if !self.read.borrow().contains(topic) {
-            let changes: Vec<Change> = items.into_iter().map(change).collect();
-            for change in changes {
-                let item = Topic::of(&change);
-                // What others have subscribed already they are told of by what comes later.
-                if !change.item.content.is_empty() && !self.is_read(&item) {
-                    self.known.borrow_mut().insert(item, fingerprint(&change.item));
-                }
-            }
-            self.read.borrow_mut().insert(Rc::clone(topic));
-            return;
-        }
-        let mut gone: BTreeSet<Topic> = self.known_of(topic).into_iter().collect();
-        let mut changes: Vec<Change> = items.into_iter().map(change).collect();
-        for change in &changes {
-            gone.remove(&Topic::of(change));
-        }
-        for Topic { app, group, label, key } in gone {
-            let item = Item { key: key.unwrap_or_default(), group, label, ..Item::default() };
-            changes.push(Change { app, item });
-        }
-        self.deliver_if_new(changes);
     }
 
     /// For a driver without revisions: items that may have changed, as they are now; one that is not there has an
     /// empty content. Subscribers are told of those that they know otherwise.
     pub fn deliver_if_new(&self, mut changes: Vec<Change>) {
-        changes.retain(|change| self.note(change));
+        changes.retain(|change| self.knowledge.borrow_mut().note(change));
         self.deliver(changes);
     }
 
     /// For a driver: whether anybody is subscribed to an item.
     pub fn wants(&self, item: &Topic) -> bool {
-        let topics = self.topics.borrow();
-        topics.contains_key(item) || topics.contains_key(&item.whole())
-    }
-
-    /// Remembers an item, and says whether that is news.
-    fn note(&self, change: &Change) -> bool {
-        let topic = Topic::of(change);
-        if !self.is_read(&topic) {
-            return true; // nobody knows anything about it yet
-        }
-        let mut known = self.known.borrow_mut();
-        if change.item.content.is_empty() {
-            return known.remove(&topic).is_some();
-        }
-        let now = fingerprint(&change.item);
-        known.insert(topic, now) != Some(now)
-    }
-
-    /// Whether an item is among what was read.
-    fn is_read(&self, item: &Topic) -> bool {
-        let read = self.read.borrow();
-        read.contains(item) || read.contains(&item.whole())
-    }
-
-    /// The items of a topic that subscribers know.
-    fn known_of(&self, topic: &Topic) -> Vec<Topic> {
-        let known = self.known.borrow();
-        if topic.key.is_some() {
-            return known.get_key_value(topic).map(|(topic, _)| topic.clone()).into_iter().collect();
-        }
-        let alike = |item: &&Topic| item.app == topic.app && item.group == topic.group && item.label == topic.label;
-        known.range(topic..).map(|(item, _)| item).take_while(alike).cloned().collect()
+        let demand = self.demand.borrow();
+        demand.topics.contains_key(item) || demand.topics.contains_key(&item.whole())
     }
 
     fn start_attempt(&self) {
-        self.afresh.set(true);
-        self.covered.set(false);
+        let mut demand = self.demand.borrow_mut();
+        (demand.afresh, demand.covered) = (true, false);
+    }
+
+    /// Whether something was in force in this attempt, which is over.
+    fn has_covered(&self) -> bool {
+        std::mem::take(&mut self.demand.borrow_mut().covered)
     }
 
     /// Whoever is not in force yet will not be. For a driver whose watch goes on all the same; one whose watch ends
     /// need not say it.
     pub fn refuse(&self, why: &Error) {
-        for (_, place) in self.pending.take() {
-            place.tell(News::Failed(why.clone()));
+        let pending = std::mem::take(&mut self.demand.borrow_mut().pending);
+        for (_, mailbox) in pending {
+            mailbox.tell(News::Failed(why.clone()));
         }
     }
 
     async fn abandoned(&self) {
-        poll_fn(|context| {
-            if self.holders.get() == 0 {
-                return Poll::Ready(());
-            }
-            *self.task.borrow_mut() = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
+        self.task.until(|| (self.demand.borrow().holders == 0).then_some(())).await;
     }
 
-    fn subscribe(&self, place: &Rc<Place>, selection: &Selection) {
-        let number = self.number.get() + 1;
-        self.number.set(number);
+    fn subscribe(&self, mailbox: &Rc<Mailbox>, selection: &Selection) {
+        self.demand.borrow_mut().subscribe(mailbox, selection);
+        self.driver.wake();
+    }
+
+    fn unsubscribe(&self, mailbox: &Mailbox) {
+        let unwanted = self.demand.borrow_mut().leave(mailbox);
+        for topic in unwanted {
+            self.knowledge.borrow_mut().forget(&topic);
+        }
+        self.driver.wake();
+        if self.demand.borrow().holders == 0 {
+            self.task.wake();
+        }
+    }
+}
+
+impl Demand {
+    /// Somebody who will subscribe.
+    fn join(&mut self) -> Rc<Mailbox> {
+        let id = self.next_subscriber;
+        self.next_subscriber += 1;
+        self.holders += 1;
+        Rc::new(Mailbox { id, ..Mailbox::default() })
+    }
+
+    /// Ends all subscriptions of somebody, and gives the topics that nobody wants any longer.
+    fn leave(&mut self, mailbox: &Mailbox) -> Vec<Rc<Topic>> {
+        self.pending.retain(|(_, other)| other.id != mailbox.id);
+        self.holders = self.holders.saturating_sub(1);
+        let mut unwanted = mailbox.topics.take();
+        unwanted.retain(|topic| {
+            let Some(subscribers) = self.topics.get_mut(topic) else { return false };
+            subscribers.remove(&mailbox.id);
+            subscribers.is_empty()
+        });
+        for topic in &unwanted {
+            self.topics.remove(topic);
+            if !self.added.remove(topic) {
+                self.removed.insert(Rc::clone(topic));
+            }
+        }
+        unwanted
+    }
+
+    fn subscribe(&mut self, mailbox: &Rc<Mailbox>, selection: &Selection) {
+        self.number += 1;
         for topic in Topic::all_of(selection) {
             let topic = Rc::new(topic);
-            let mut topics = self.topics.borrow_mut();
-            if !topics.contains_key(&topic) {
-                self.added.borrow_mut().insert(Rc::clone(&topic));
+            if !self.topics.contains_key(&topic) {
+                self.added.insert(Rc::clone(&topic));
             }
-            let subscribers = topics.entry(Rc::clone(&topic)).or_default();
-            if subscribers.insert(place.id, Rc::clone(place)).is_none() {
-                place.topics.borrow_mut().push(topic);
+            let subscribers = self.topics.entry(Rc::clone(&topic)).or_default();
+            if subscribers.insert(mailbox.id, Rc::clone(mailbox)).is_none() {
+                mailbox.topics.borrow_mut().push(topic);
             }
         }
-        self.pending.borrow_mut().push((number, Rc::clone(place)));
-        wake(&self.driver);
+        self.pending.push((self.number, Rc::clone(mailbox)));
     }
 
-    fn unsubscribe(&self, place: &Place) {
-        self.pending.borrow_mut().retain(|(_, other)| other.id != place.id);
-        for topic in place.topics.take() {
-            let mut topics = self.topics.borrow_mut();
-            let Some(subscribers) = topics.get_mut(&topic) else { continue };
-            subscribers.remove(&place.id);
-            if !subscribers.is_empty() {
-                continue;
-            }
-            topics.remove(&topic);
-            drop(topics);
-            self.forget(&topic);
-            if !self.added.borrow_mut().remove(&topic) {
-                self.removed.borrow_mut().insert(topic);
-            }
-        }
-        self.holders.set(self.holders.get().saturating_sub(1));
-        wake(&self.driver);
-        if self.holders.get() == 0 {
-            wake(&self.task);
-        }
+    fn topics(&self) -> Vec<Rc<Topic>> {
+        self.topics.keys().map(Rc::clone).collect()
     }
 
-    /// Forgets what was known of a topic, but for what another topic covers.
-    fn forget(&self, topic: &Rc<Topic>) {
-        if !self.read.borrow_mut().remove(topic) {
-            return;
-        }
-        for item in self.known_of(topic) {
-            if !self.is_read(&item) {
-                self.known.borrow_mut().remove(&item);
+    fn take_wanted(&mut self) -> Option<Wanted> {
+        let number = self.number;
+        if self.afresh {
+            if self.topics.is_empty() {
+                return None;
             }
+            (self.afresh, self.told) = (false, number);
+            self.added.clear();
+            self.removed.clear();
+            return Some(Wanted { added: self.topics(), removed: Vec::new(), number });
         }
+        if self.told == number && self.removed.is_empty() {
+            return None;
+        }
+        self.told = number;
+        let added = std::mem::take(&mut self.added).into_iter().collect();
+        let removed = std::mem::take(&mut self.removed).into_iter().collect();
+        Some(Wanted { added, removed, number })
+    }
+
+    /// All of this is in force; gives who waited for it.
+    fn cover(&mut self, wanted: &Wanted) -> Vec<Rc<Mailbox>> {
+        self.covered = true;
+        let ready = self.pending.extract_if(.., |(number, _)| *number <= wanted.number);
+        ready.map(|(_, mailbox)| mailbox).collect()
+    }
+
+    /// Whom an item concerns. Whoever subscribed both to the key and to all keys is there once.
+    fn concerned(&self, item: &Topic) -> Mailboxes {
+        let subscribers = [self.topics.get(item), self.topics.get(&item.whole())];
+        subscribers.into_iter().flatten().flatten().map(|(id, mailbox)| (*id, Rc::clone(mailbox))).collect()
     }
 }
 
 /// A subscriber as the feed sees it.
 #[derive(Debug, Default)]
-struct Place {
+struct Mailbox {
     id: u64,
     topics: RefCell<Vec<Rc<Topic>>>,
     news: RefCell<VecDeque<News>>,
-    waiting: RefCell<Option<Waker>>,
+    waiting: Slot,
 }
 
-impl Place {
+impl Mailbox {
     fn tell(&self, news: News) {
         self.news.borrow_mut().push_back(news);
-        wake(&self.waiting);
+        self.waiting.wake();
     }
 }
 
@@ -426,13 +384,13 @@ impl Place {
 #[derive(Debug)]
 pub struct Subscriber {
     feed: Rc<Feed>,
-    place: Rc<Place>,
+    mailbox: Rc<Mailbox>,
 }
 
 impl Subscriber {
     /// Subscribes to these items too. [`News::InForce`] or [`News::Failed`] follows.
     pub fn subscribe(&self, selection: &Selection) {
-        self.feed.subscribe(&self.place, selection);
+        self.feed.subscribe(&self.mailbox, selection);
     }
 
     /// What there is to be told, as it happens.
@@ -442,32 +400,12 @@ impl Subscriber {
 
     /// As [`Subscriber::next`], for who waits for several.
     pub fn poll_next(&self, context: &Context<'_>) -> Poll<News> {
-        match self.place.news.borrow_mut().pop_front() {
-            Some(news) => Poll::Ready(news),
-            None => {
-                *self.place.waiting.borrow_mut() = Some(context.waker().clone());
-                Poll::Pending
-            }
-        }
+        self.mailbox.waiting.poll(context, || self.mailbox.news.borrow_mut().pop_front())
     }
 }
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        self.feed.unsubscribe(&self.place);
-    }
-}
-
-/// Whether an item is the same as before is told by this.
-fn fingerprint(item: &Item) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    item.hash(&mut hasher);
-    hasher.finish()
-}
-
-fn wake(waiting: &RefCell<Option<Waker>>) {
-    let waker = waiting.borrow_mut().take();
-    if let Some(waker) = waker {
-        waker.wake();
+        self.feed.unsubscribe(&self.mailbox);
     }
 }

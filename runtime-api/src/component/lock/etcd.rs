@@ -1,5 +1,5 @@
-//! Locks in etcd: an item under the name of the lock with the owner in it and under a lease, as Layotto's etcd lock writes
-//! it.
+//! Locks in etcd: an item under the name of the lock with the owner in it and under a lease, as Layotto's etcd lock
+//! writes it.
 
 use std::rc::Rc;
 use std::time::Duration;

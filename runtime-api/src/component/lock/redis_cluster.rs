@@ -1,5 +1,5 @@
-//! Locks in several Redis servers that know nothing of each other (Redlock), as Layotto's type `redis_cluster`: a lock is
-//! held by who holds it on the majority of them, so it survives the loss of a minority.
+//! Locks in several Redis servers that know nothing of each other (Redlock), as Layotto's type `redis_cluster`: a lock
+//! is held by who holds it on the majority of them, so it survives the loss of a minority.
 //!
 //! All servers are asked at the same time, and the first that agree decide. A lock must be there within a tenth of its
 //! time; else what was taken of it is given back. Only what this attempt has taken is: an owner that asks for a lock

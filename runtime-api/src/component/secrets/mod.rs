@@ -145,15 +145,15 @@ impl Server {
     }
 }
 
-/// A value in JSON as a text: a text is what it says, and anything else is as it was written, so that numbers keep their
-/// digits.
+/// A value in JSON as a text: a text is what it says, and anything else is as it was written, so that numbers keep
+/// their digits.
 fn text_of(value: &RawValue) -> String {
     let written = value.get();
     serde_json::from_str(written).unwrap_or_else(|_| written.to_owned())
 }
 
-/// Whether a name leads down into folders, a step with each slash. An empty step, `.` or `..` could lead to what is under
-/// another name, or out of the folder of the store.
+/// Whether a name leads down into folders, a step with each slash. An empty step, `.` or `..` could lead to what is
+/// under another name, or out of the folder of the store.
 fn leads_down(name: &str) -> bool {
     name.split('/').all(|step| !["", ".", ".."].contains(&step))
 }

@@ -2,9 +2,9 @@
 //! themselves by compare-and-swap. An id is given out only by the write that takes it out of the area, so none is given
 //! twice; a segment that is lost, since Envoy ended or the reply of the store did not come, is skipped.
 //!
-//! Segments lie in buckets by the hash of their key. Their number is bounded: the key that was used least recently makes
-//! room, and the rest of its segment is skipped too. A bucket tells for which settings of the component its segments are, and
-//! is empty for others: ids of one server are never taken for those of another.
+//! Segments lie in buckets by the hash of their key. Their number is bounded: the key that was used least recently
+//! makes room, and the rest of its segment is skipped too. A bucket tells for which settings of the component its
+//! segments are, and is empty for others: ids of one server are never taken for those of another.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -57,7 +57,8 @@ struct Bucket {
     origin: String,
 }
 
-/// The segments of a key: the ids from `next` to `to`, and then those of the reserve. An empty one begins after its end.
+/// The segments of a key: the ids from `next` to `to`, and then those of the reserve. An empty one begins after its
+/// end.
 #[derive(Clone, PartialEq, Message)]
 struct Entry {
     #[prost(string, tag = "1")]

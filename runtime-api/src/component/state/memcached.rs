@@ -1,6 +1,6 @@
-//! State in memcached: the value as it is under the key, as Dapr's `state.memcached` writes it, so that either reads what
-//! the other wrote. As there, items have no etags, and what a write or removal says of etags and concurrency counts for
-//! nothing; there are no transactions.
+//! State in memcached: the value as it is under the key, as Dapr's `state.memcached` writes it, so that either reads
+//! what the other wrote. As there, items have no etags, and what a write or removal says of etags and concurrency
+//! counts for nothing; there are no transactions.
 
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -64,9 +64,9 @@ impl Memcached {
         Self { proxy: Rc::clone(proxy), servers }
     }
 
-    /// The server that has a key, if memcached can have it: by CRC-32 (IEEE) modulo the number of servers, as gomemcache,
-    /// the client of Dapr's driver. Unlike there a server that is down keeps its keys: they are not looked for on others,
-    /// where values of before would come to light when it goes down again.
+    /// The server that has a key, if memcached can have it: by CRC-32 (IEEE) modulo the number of servers, as
+    /// gomemcache, the client of Dapr's driver. Unlike there a server that is down keeps its keys: they are not looked
+    /// for on others, where values of before would come to light when it goes down again.
     fn server(&self, key: &str) -> Result<&Client, Error> {
         if let Some(problem) = key_problem(key) {
             return Err(Error::KeyInvalid(problem));

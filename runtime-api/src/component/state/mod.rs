@@ -84,7 +84,7 @@ pub struct Write {
     pub key: String,
     /// The new value.
     pub data: Bytes,
-    /// The version that the item must still have.
+    /// The version that the item must still have; never an empty one.
     pub etag: Option<String>,
     /// How the write treats other writers.
     pub concurrency: Concurrency,
@@ -99,7 +99,7 @@ pub struct Write {
 pub struct Delete {
     /// The complete key.
     pub key: String,
-    /// The version that the item must still have.
+    /// The version that the item must still have; never an empty one.
     pub etag: Option<String>,
     /// How the removal treats other writers.
     pub concurrency: Concurrency,

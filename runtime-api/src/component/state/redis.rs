@@ -187,11 +187,11 @@ fn set<'a>(write: &'a Write, etag: &'a str, ttl: &'a str, mark: bool) -> [&'a [u
 /// What the scripts take for no etag.
 const NO_ETAG: &str = "0";
 
-/// What the script of a write compares with. As with Dapr's driver the last write does so with nothing, whatever etag it
-/// brings, and an etag that is no number is refused before Redis is asked.
+/// What the script of a write compares with. As with Dapr's driver the last write does so with nothing, whatever etag
+/// it brings, and an etag that is no number is refused before Redis is asked.
 fn etag_of_write(write: &Write) -> Result<&str, Error> {
     match write.etag.as_deref() {
-        None | Some("") => Ok(NO_ETAG),
+        None => Ok(NO_ETAG),
         Some(_) if write.concurrency == Concurrency::LastWrite => Ok(NO_ETAG),
         Some(etag) if etag.parse::<i64>().is_err() => {
             Err(Error::EtagInvalid(format!("{etag:?} is not a whole number, as the etags of this store are")))
@@ -203,7 +203,7 @@ fn etag_of_write(write: &Write) -> Result<&str, Error> {
 /// What the script of a removal compares with: as with Dapr's driver the etag that is given, whatever the concurrency,
 /// and any text may be one.
 fn etag_of_removal(delete: &Delete) -> &str {
-    delete.etag.as_deref().filter(|etag| !etag.is_empty()).unwrap_or(NO_ETAG)
+    delete.etag.as_deref().unwrap_or(NO_ETAG)
 }
 
 fn seconds(ttl: Ttl) -> String {
@@ -216,7 +216,7 @@ fn seconds(ttl: Ttl) -> String {
 
 /// A refusal of the scripts is a mismatch when the caller had given an etag, else a failure.
 fn refused(error: redis::Error, etag: Option<&str>) -> Error {
-    match (&error, etag.filter(|etag| !etag.is_empty())) {
+    match (&error, etag) {
         (redis::Error::Refused(text), Some(etag)) if text.starts_with("ETAG ") => {
             Error::EtagMismatch(format!("etag {etag} was given and {}", text.trim_start_matches("ETAG ")))
         }
@@ -228,8 +228,8 @@ fn refused(error: redis::Error, etag: Option<&str>) -> Error {
 }
 
 /// The item in the fields data and version of a hash. Where there is neither, there is no hash, or one that is not of a
-/// runtime and is not read: it may be of any size. To tell them apart would take a command more for each key that is not
-/// there.
+/// runtime and is not read: it may be of any size. To tell them apart would take a command more for each key that is
+/// not there.
 fn item(fields: Vec<Reply>) -> Result<Option<Item>, Error> {
     let mut fields = fields.into_iter().map(|field| redis::bytes(field, "HMGET"));
     let mut field = || fields.next().unwrap_or(Err(redis::Error::Unexpected("HMGET")));
@@ -268,7 +268,6 @@ mod tests {
             etag_of_write(&write).map(str::to_owned)
         };
         assert_eq!(of_write(None, Unspecified), Ok("0".to_owned()));
-        assert_eq!(of_write(Some(""), FirstWrite), Ok("0".to_owned()));
         assert_eq!(of_write(Some("3"), FirstWrite), Ok("3".to_owned()));
         assert_eq!(of_write(Some("3"), LastWrite), Ok("0".to_owned()));
         assert_eq!(of_write(Some("x"), LastWrite), Ok("0".to_owned()));
@@ -278,7 +277,7 @@ mod tests {
                 let delete = Delete { etag: given(etag), concurrency, ..Delete::default() };
                 etag_of_removal(&delete).to_owned()
             };
-            assert_eq!([None, Some(""), Some("3"), Some("x")].map(of_removal), ["0", "0", "3", "x"]);
+            assert_eq!([None, Some("3"), Some("x")].map(of_removal), ["0", "3", "x"]);
         }
     }
 

@@ -20,8 +20,8 @@ use crate::slot::Slot;
 /// Commands that may wait for replies on one connection. A server that keeps up has a few hundred at most; more
 /// would only fill memory.
 const MOST_WAITING: usize = 32 * 1024;
-/// The same in bytes of commands. What is asked for when fewer wait may be larger than that: it is bounded by what an app
-/// may ask for.
+/// The same in bytes of commands. What is asked for when fewer wait may be larger than that: it is bounded by what an
+/// app may ask for.
 const MOST_WAITING_BYTES: usize = 64 * 1024 * 1024;
 
 /// Writes that may wait for replies before what is asked for is held back, to go out together with what follows: the

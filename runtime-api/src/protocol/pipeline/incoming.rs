@@ -1,13 +1,13 @@
-//! What a server has sent, reply by reply. A reply is looked at as a whole when all of it is there; how long it will be is
-//! known from what it announces, so that one without measure ends the connection before it fills the memory.
+//! What a server has sent, reply by reply. A reply is looked at as a whole when all of it is there; how long it will be
+//! is known from what it announces, so that one without measure ends the connection before it fills the memory.
 
 use bytes::BytesMut;
 
 use super::Speech;
 use crate::budget::{Budget, Held};
 
-/// What is shorter is not counted: there is one such reply at a time on a connection, and calls of those who hold little
-/// go on when others have filled the memory.
+/// What is shorter is not counted: there is one such reply at a time on a connection, and calls of those who hold
+/// little go on when others have filled the memory.
 const SHORT: usize = 64 << 10;
 
 /// The part of a stream that is no whole reply yet.

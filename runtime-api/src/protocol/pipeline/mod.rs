@@ -1,10 +1,10 @@
-//! A client over one pipelined connection of bytes: what all servers have in common that answer commands in their order.
-//! What a server speaks is a [`Speech`].
+//! A client over one pipelined connection of bytes: what all servers have in common that answer commands in their
+//! order. What a server speaks is a [`Speech`].
 //!
-//! All calls of a worker to a server share the connection. What waits for a reply belongs to the connection that carried
-//! its command, and ends with it: no reply can ever reach a call of another connection. A connection is opened by the
-//! call that needs one, and after a failure not before a back-off has passed; until then calls fail at once instead of
-//! queueing up behind a server that is not there.
+//! All calls of a worker to a server share the connection. What waits for a reply belongs to the connection that
+//! carried its command, and ends with it: no reply can ever reach a call of another connection. A connection is opened
+//! by the call that needs one, and after a failure not before a back-off has passed; until then calls fail at once
+//! instead of queueing up behind a server that is not there.
 
 mod connection;
 mod incoming;
@@ -44,8 +44,8 @@ pub(super) trait Speech: 'static {
     /// have at least. An error ends the connection.
     fn measure(&self, bytes: &[u8]) -> Result<usize, String>;
 
-    /// Takes the first reply, all of which is there. An error says that it is none, or that nothing is certain any more,
-    /// and ends the connection.
+    /// Takes the first reply, all of which is there. An error says that it is none, or that nothing is certain any
+    /// more, and ends the connection.
     fn decode(&self, bytes: &mut BytesMut) -> Result<Option<Self::Reply>, String>;
 }
 
