@@ -371,7 +371,7 @@ pub(crate) fn field<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
 }
 
 fn open(path: &FilePath) -> Result<Rc<File>, Failure> {
-    let text = text_of(path).map_err(|error| Failure::file(path, &error))?;
+    let text = text_of(path).map_err(|error| Failure::unreadable(path, &error))?;
     Ok(Rc::new(File { name: path.display().to_string(), text }))
 }
 
@@ -394,7 +394,7 @@ fn component_files(dir: &FilePath) -> Result<Vec<PathBuf>, Failure> {
         let text = "a folder of component files is expected, not a file; name the folder that it is in";
         return Err(Failure::file(dir, &text));
     }
-    let entries = fs::read_dir(dir).map_err(|error| Failure::file(dir, &error))?;
+    let entries = fs::read_dir(dir).map_err(|error| Failure::unreadable(dir, &error))?;
     let mut files = Vec::new();
     for entry in entries {
         let path = entry.map_err(|error| Failure::file(dir, &error))?.path();
