@@ -72,6 +72,9 @@ pub fn read(source: &Source, place: Place) -> Result<Checked, Failure> {
     let (mut draft, origin) = Draft::read(source, &environment, place)?;
     draft.add_limits(source);
     draft.add_listeners(source);
+    if place == Place::Here {
+        draft.make_way(source);
+    }
     draft.add_token(std::env::var_os("DAPR_API_TOKEN").as_deref());
     draft.read_stores(&environment);
     draft.follow_references();
@@ -241,6 +244,27 @@ impl Draft {
             for (name, kind) in [("daprGrpc", "grpc"), ("daprHttp", "http")] {
                 let address = format!("unix://{}/dapr-{app_id}-{kind}.socket", folder.display());
                 self.set(&["listeners", name], Value::String(address), Spot::whole("--unix-domain-socket"));
+            }
+        }
+    }
+
+    /// Moves a listener of which nobody has said where it is out of the way of one that was given its port by a flag: Dapr's
+    /// CLI takes free ports, and its users have `--dapr-grpc-port 3500` in their command lines.
+    fn make_way(&mut self, source: &Source) {
+        let flags = [source.dapr_grpc_port, source.dapr_http_port, source.layotto_port];
+        let given = flags.into_iter().flatten().filter_map(|port| match port {
+            Port::Number(port) => Some(port),
+            Port::Off => None,
+        });
+        let given: Vec<u16> = given.collect();
+        for name in ["daprGrpc", "daprHttp", "layottoGrpc"] {
+            let is_set = field(&self.document, "listeners").and_then(|listeners| field(listeners, name)).is_some();
+            let in_the_way = parse_address(usual_address(name)).is_some_and(|(_, port)| given.contains(&port));
+            if !is_set
+                && in_the_way
+                && let Ok(free) = TcpListener::bind(("127.0.0.1", 0)).and_then(|it| it.local_addr())
+            {
+                self.set(&["listeners", name], Value::String(free.to_string()), Spot::whole("free port"));
             }
         }
     }
