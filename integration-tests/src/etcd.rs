@@ -108,6 +108,8 @@ impl Etcd {
             format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer}"),
             format!("--initial-cluster={members}"),
             "--bcrypt-cost=4".into(), // the least there is: a login is not to take long
+            // The most there is: minutes of random writes are more than the usual two gigabytes.
+            format!("--quota-backend-bytes={}", 8_u64 << 30),
         ]);
         let program =
             Program { binary: options.version.binary(), arguments: words, scratch: scratch.path().to_path_buf() };

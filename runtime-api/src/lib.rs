@@ -5,6 +5,7 @@
 //!
 //! Where things live:
 //! - [`api`]: one module per building block, once for both dialects; framing, deadlines and statuses around them.
+//! - [`exchange`]: a request from its first header to its answer, as a host feeds it.
 //! - [`component`]: one module per driver, and the registry that lists them.
 //! - [`protocol`]: thin clients of what servers speak.
 //! - [`config`]: the configuration and its checks.
@@ -17,6 +18,7 @@ mod backoff;
 pub mod budget;
 pub mod component;
 pub mod config;
+pub mod exchange;
 pub mod executor;
 mod lasting;
 pub mod metrics;
@@ -28,6 +30,7 @@ pub mod slot;
 pub mod testing;
 mod text;
 pub mod timers;
+mod trace;
 
 pub use api::Runtime;
 

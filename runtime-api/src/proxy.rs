@@ -75,6 +75,9 @@ pub trait Proxy {
     /// What this worker holds in memory.
     fn budget(&self) -> &Budget;
 
+    /// Whether lines of this level are kept, so that one that costs something to make is worth making.
+    fn logs(&self, level: Level) -> bool;
+
     /// Writes a line to the log, at the level that an operator would look for it.
     fn log(&self, level: Level, line: &str);
 

@@ -51,6 +51,8 @@ struct Shared {
     random: Cell<u64>,
     metrics: RefCell<Vec<(String, u64)>>,
     log: RefCell<Vec<String>>,
+    /// Whether lines of the level debug are wanted.
+    explains: Cell<bool>,
 }
 
 impl fmt::Debug for World {
@@ -120,6 +122,11 @@ impl World {
     /// The value of a counter, or the sum of what a histogram has seen; nothing if it was never made.
     pub fn metric(&self, name: &str) -> Option<u64> {
         self.0.metrics.borrow().iter().find(|(known, _)| known == name).map(|(_, value)| *value)
+    }
+
+    /// Has calls explained in the log, as the level debug does.
+    pub fn explain(&self) {
+        self.0.explains.set(true);
     }
 
     /// What was logged.
@@ -534,6 +541,10 @@ impl Proxy for World {
 
     fn budget(&self) -> &Budget {
         &self.0.budget
+    }
+
+    fn logs(&self, level: Level) -> bool {
+        level > Level::Debug || self.0.explains.get()
     }
 
     fn log(&self, _level: Level, line: &str) {

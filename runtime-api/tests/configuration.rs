@@ -137,13 +137,18 @@ fn what_does_not_fit_into_memory_is_refused_and_the_rest_stays() {
     let world = World::default();
     let worker = testing::worker(&world, &in_memory());
     save(&world, &worker, vec![item("a", "small")]);
-    let items = (0..5).map(|i| item(&format!("large{i}"), &"x".repeat(1 << 20))).collect();
+    let large = "x".repeat(3 << 20);
+    save(&world, &worker, vec![item("large", &large)]);
+    delete(&world, &worker, &["large"]);
+    save(&world, &worker, vec![item("large", "x")]);
+    save(&world, &worker, vec![item("b", &"x".repeat(2 << 20))]);
+    let items = vec![item("large", &large)];
     let request = layotto::SaveConfigurationRequest { store_name: "s".into(), items, ..Default::default() };
     let call = testing::call(&world, &worker, &format!("{LAYOTTO}/SaveConfiguration"), &request);
     let (code, text) = status(&call);
     assert_eq!(code, Code::ResourceExhausted);
     assert!(text.contains("bytes of configuration fit into memory"), "{text}");
-    assert_eq!(short(&got(&world, &worker, &[])), ["a=small"]);
+    assert_eq!(short(&got(&world, &worker, &["a", "large"])), ["a=small", "large=x"]);
 }
 
 #[test]

@@ -157,14 +157,15 @@ fn keys_have_no_part_for_an_app_or_a_namespace_without_a_name() {
 
 #[test]
 fn an_attribute_may_be_called_as_its_path_begins() {
-    let (_, worker) = world();
-    let set = |target: &str| {
-        let target = target.to_owned();
-        let request = http::Request { method: Method::PUT, target, body: "x".into(), ..http::Request::default() };
-        assert_eq!(worker.http(&request).status, StatusCode::NO_CONTENT);
+    let (world, worker) = world();
+    let request = |method: Method, target: &str| {
+        let request = http::Request { method, target: target.to_owned(), body: "x".into(), ..http::Request::default() };
+        let worker = Rc::clone(&worker);
+        world.start(async move { worker.http(&request).await }).outcome().unwrap()
     };
-    set("/v1.0/metadata//v1.0/metadata/a");
-    let all = worker.http(&http::Request { target: "/v1.0/metadata".to_owned(), ..http::Request::default() });
+    assert_eq!(request(Method::PUT, "/v1.0/metadata//v1.0/metadata/a").status, StatusCode::NO_CONTENT);
+    let all = request(Method::GET, "/v1.0/metadata");
+    assert_eq!(world.metric("runtime.requests.none.none.SetMetadata.OK"), Some(1));
     assert!(all.body.contains(r#""/v1.0/metadata/a":"x""#), "{}", all.body);
 }
 

@@ -265,6 +265,44 @@ fn calls_beyond_what_may_wait_are_refused() {
     assert_eq!(refused, 40_000 - (32 * 1024 - 1), "the PING of the login waits too");
 }
 
+/// At the level debug of the log, which costs nothing at others.
+#[test]
+fn a_call_is_explained_in_a_line() {
+    let (world, worker) = redis(json!({}));
+    let call = get(&world, &worker, "secret-key");
+    accept(&world).send(&hash("secret-value"));
+    assert_eq!(value(&call), "secret-value");
+    assert!(!world.log_lines().join("\n").contains("event=call "));
+    world.explain();
+    let call = get(&world, &worker, "secret-key");
+    world.advance(Duration::from_millis(3));
+    assert!(call.outcome().is_none());
+    world.advance(Duration::from_secs(5));
+    assert_eq!(status(&call).0, Code::DeadlineExceeded);
+    let lines = world.log_lines();
+    let line = lines.iter().find(|line| line.starts_with("event=call ")).unwrap();
+    assert_eq!(
+        line,
+        "event=call method=GetState api=dapr component=s request_bytes=20 sent=\"1 to runtime.state.s, 58 bytes\" took_us=5000000 \
+         status=DeadlineExceeded reply_bytes=0 message=\"state component s has not answered within 5s\""
+    );
+    let request = dapr_get("unknown");
+    let call = runtime_api::testing::call(&world, &worker, &format!("{DAPR}/GetState"), &request);
+    assert_eq!(status(&call).0, Code::InvalidArgument);
+    let lines = world.log_lines().join("\n");
+    assert!(lines.contains("component=none") && lines.contains("sent=\"nothing\""), "{lines}");
+    assert!(lines.contains("event=component_unknown block=state name=\"unknown\" known=\"s\""), "{lines}");
+    assert!(!lines.contains("secret-"), "{lines}");
+}
+
+fn dapr_get(store: &str) -> envoy_runtime_proto::dapr::runtime::v1::GetStateRequest {
+    envoy_runtime_proto::dapr::runtime::v1::GetStateRequest {
+        store_name: store.into(),
+        key: "k".into(),
+        ..Default::default()
+    }
+}
+
 /// Of a hash that others wrote the two fields alone are asked for, whatever else is in it.
 #[test]
 fn a_hash_of_others_is_no_item_or_names_the_field_that_it_lacks() {

@@ -7,6 +7,7 @@ mod group;
 mod keeper;
 mod places;
 mod python;
+mod servers;
 mod voices;
 
 use std::io::{self, Write};
@@ -107,6 +108,9 @@ impl Session<'_> {
     fn serve(&mut self, args: &args::Run, events: &Sender<Event>, keeper: &mut keeper::Keeper) -> Result<u8, Failure> {
         if !self.wait_until_ready()? {
             return Ok(0);
+        }
+        for line in servers::silent(self.config) {
+            let _ = io::stderr().write_all(line.as_bytes());
         }
         let voices = Voices::of(args);
         voices.tell(&places::table(self.config, &self.origin), places::object(self.config, &self.origin));

@@ -39,6 +39,7 @@ mod host {
     #[link(wasm_import_module = "env")]
     unsafe extern "C" {
         pub(super) fn proxy_log(level: u32, text: *const u8, size: usize) -> u32;
+        pub(super) fn proxy_get_log_level(level: *mut u32) -> u32;
         pub(super) fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
         pub(super) fn proxy_define_metric(kind: u32, name: *const u8, size: usize, metric: *mut u32) -> u32;
         pub(super) fn proxy_increment_metric(metric: u32, by: i64) -> u32;
@@ -172,6 +173,14 @@ pub(crate) fn allocate(size: usize) -> *mut u8 {
 pub(crate) fn log(level: u32, line: &str) {
     // SAFETY: the pointer and the size are those of a text that lives through the call.
     unsafe { host::proxy_log(level, line.as_ptr(), line.len()) };
+}
+
+/// The least level whose lines Envoy keeps, in the numbers of [`log`].
+pub(crate) fn log_level() -> u32 {
+    let mut level = 0;
+    // SAFETY: the pointer is to a local that lives through the call.
+    unsafe { host::proxy_get_log_level(&raw mut level) };
+    level
 }
 
 /// The `root_id` of the filter in Envoy's configuration; each configuration has its own.

@@ -12,17 +12,18 @@
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
-use futures::future::{Either, LocalBoxFuture, select};
+use futures::future::{Either, select};
 use runtime_api::Runtime;
-use runtime_api::api::Conversation;
 use runtime_api::api::call::{ACCEPTED_ENCODINGS, Head, trailers};
+use runtime_api::exchange::{Downstream, Talk};
 use runtime_api::executor::Task;
 use runtime_api::proxy::{Closed, Level, Proxy, Stream};
 use runtime_bus::message::{
@@ -77,7 +78,7 @@ struct Link {
 
 /// A stream of an app.
 struct AppStream {
-    conversation: Conversation,
+    talk: Talk,
     flow: Rc<Flow>,
     /// The call; dropping this ends it.
     _call: Task,
@@ -90,8 +91,6 @@ struct Flow {
     sent: Cell<usize>,
     /// The call, when it waits for room.
     waiting: RefCell<Option<Waker>>,
-    /// How many bytes of the app have come that are not granted again.
-    received: Cell<usize>,
 }
 
 impl fmt::Debug for Bus {
@@ -207,13 +206,12 @@ impl Bus {
             }
             FromBus::Data { stream, bytes } => {
                 if let Some(stream) = streams.get(&stream) {
-                    stream.flow.received.set(stream.flow.received.get() + bytes.len());
-                    stream.conversation.receive(bytes);
+                    stream.talk.receive(bytes);
                 }
             }
             FromBus::HalfClose { stream } => {
                 if let Some(stream) = streams.get(&stream) {
-                    stream.conversation.half_close();
+                    stream.talk.half_close();
                 }
             }
             FromBus::Gone { stream } => {
@@ -233,24 +231,55 @@ impl Bus {
     fn begin(&self, link: &Rc<Link>, stream: u32, headers: &[u8]) {
         let mut head = Head::default();
         each_header(headers, |name, value| head.header(name, value));
-        let Some(conversation) = self.0.runtime.conversation(&head) else {
-            let text = format!(
-                "{} is no streaming call that is served: render Envoy's configuration again",
-                head.target.path()
-            );
-            return link.end(stream, &Status::unimplemented(text));
-        };
         let flow = Rc::new(Flow::default());
-        let call: LocalBoxFuture<'static, ()> = Box::pin(converse(
-            Rc::clone(&self.0.runtime),
-            head,
-            conversation.clone(),
-            Rc::clone(&flow),
-            Rc::clone(link),
-            stream,
-        ));
+        let downstream = ToApp { link: Rc::clone(link), stream, flow: Rc::clone(&flow) };
+        let Some((talk, call)) = Talk::begin(&self.0.runtime, head, downstream, STREAM_WINDOW) else { return };
         let call = self.0.host.executor().spawn_cancellable(call);
-        link.streams.borrow_mut().insert(stream, AppStream { conversation, flow, _call: call });
+        link.streams.borrow_mut().insert(stream, AppStream { talk, flow, _call: call });
+    }
+}
+
+/// The way to an app over a link.
+struct ToApp {
+    link: Rc<Link>,
+    stream: u32,
+    flow: Rc<Flow>,
+}
+
+#[async_trait(?Send)]
+impl Downstream for ToApp {
+    fn most(&self) -> usize {
+        MAX_UNACKNOWLEDGED
+    }
+
+    async fn ready(&self) {
+        self.flow.ready().await;
+    }
+
+    fn begin(&self) {
+        self.link.push(ToBus::Begin { stream: self.stream });
+    }
+
+    fn send(&self, bytes: &[u8]) {
+        self.flow.sent.set(self.flow.sent.get() + bytes.len());
+        self.link.push(ToBus::Data { stream: self.stream, bytes });
+    }
+
+    fn grant(&self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.link.push(ToBus::Grant { stream: self.stream, bytes });
+    }
+
+    /// It is forgotten when the bus has told that it is gone.
+    fn end(&self, status: &Status) {
+        let mut block = Vec::new();
+        for (name, value) in trailers(status) {
+            add_trailer(&mut block, name, &value);
+        }
+        if status.code() == Code::Unimplemented {
+            add_trailer(&mut block, "grpc-accept-encoding", ACCEPTED_ENCODINGS);
+        }
+        self.link.push(ToBus::End { stream: self.stream, trailers: &block });
     }
 }
 
@@ -297,30 +326,6 @@ impl Link {
         })
         .await
     }
-
-    /// Ends a stream with a status. It is forgotten when the bus has told that it is gone.
-    fn end(&self, stream: u32, status: &Status) {
-        let mut block = Vec::new();
-        for (name, value) in trailers(status) {
-            add_trailer(&mut block, name, &value);
-        }
-        if status.code() == Code::Unimplemented {
-            add_trailer(&mut block, "grpc-accept-encoding", ACCEPTED_ENCODINGS);
-        }
-        self.push(ToBus::End { stream, trailers: &block });
-    }
-
-    /// Sends bytes in pieces of what may be under way, since a message of an app may be larger than one to the bus. What is
-    /// left when the future is dropped stays in its place.
-    async fn send(&self, stream: u32, flow: &Flow, rest: &RefCell<Bytes>) {
-        while !rest.borrow().is_empty() {
-            flow.ready().await;
-            let length = rest.borrow().len().min(MAX_UNACKNOWLEDGED);
-            let piece = rest.borrow_mut().split_to(length);
-            flow.sent.set(flow.sent.get() + length);
-            self.push(ToBus::Data { stream, bytes: &piece });
-        }
-    }
 }
 
 impl Flow {
@@ -343,55 +348,4 @@ impl Flow {
         })
         .await;
     }
-}
-
-/// Runs a call, sends what it says, and ends the stream with its status.
-async fn converse(
-    runtime: Rc<Runtime>,
-    head: Head,
-    conversation: Conversation,
-    flow: Rc<Flow>,
-    link: Rc<Link>,
-    stream: u32,
-) {
-    // The message under way is kept outside, so that it is sent to its end whatever ends first.
-    let rest = RefCell::new(Bytes::new());
-    let mut call = Box::pin(runtime.converse(&head, &conversation));
-    let call = poll_fn(|context| {
-        let status = call.as_mut().poll(context);
-        // The handler has taken up what has come: the app may send more.
-        if status.is_pending() && flow.received.get() >= STREAM_WINDOW / 2 && conversation.is_drained() {
-            let bytes = u32::try_from(flow.received.take()).unwrap_or(u32::MAX);
-            link.push(ToBus::Grant { stream, bytes });
-        }
-        status
-    });
-    let send_all = async {
-        // Until then the call may end without having said anything, and be answered with a status alone. Whatever wakes
-        // the call wakes this too.
-        poll_fn(|_| if conversation.is_taken() { Poll::Ready(()) } else { Poll::Pending }).await;
-        match conversation.take_frame() {
-            Some(frame) => *rest.borrow_mut() = frame,
-            None => link.push(ToBus::Begin { stream }),
-        }
-        loop {
-            link.send(stream, &flow, &rest).await;
-            // Taken when there is room: what waits is counted in the conversation, which has a bound.
-            flow.ready().await;
-            let frame = conversation.next_frame().await;
-            *rest.borrow_mut() = frame;
-        }
-    };
-    let status = match select(call, Box::pin(send_all)).await {
-        Either::Left((status, _)) => status,
-        Either::Right((never, _)) => match never {},
-    };
-    // For an app that reads too slowly what waits is dropped, but for the message that has begun.
-    let patient = status.code() != Code::ResourceExhausted;
-    loop {
-        link.send(stream, &flow, &rest).await;
-        let Some(frame) = conversation.take_frame().filter(|_| patient) else { break };
-        *rest.borrow_mut() = frame;
-    }
-    link.end(stream, &status);
 }

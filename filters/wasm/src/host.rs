@@ -54,6 +54,8 @@ struct Shared {
     closing: RefCell<Vec<u32>>,
     /// Whether there will be no more ticks.
     ended: Cell<bool>,
+    /// The least level whose lines Envoy keeps, and when it was looked at.
+    log_level: Cell<Option<(Instant, u32)>>,
 }
 
 /// Who waits for what comes under a token.
@@ -75,6 +77,19 @@ thread_local! {
     static BUDGET: Budget = Budget::default();
 }
 
+/// The level of Envoy's log can be set while it runs, by its admin interface.
+const LOOK_AT_LEVEL: Duration = Duration::from_secs(1);
+
+/// A level as Envoy counts them.
+fn number(level: Level) -> u32 {
+    match level {
+        Level::Debug => 1,
+        Level::Info => 2,
+        Level::Warn => 3,
+        Level::Error => 4,
+    }
+}
+
 /// Envoy's timer counts whole milliseconds.
 const SHORTEST_TICK: Duration = Duration::from_millis(1);
 
@@ -93,6 +108,7 @@ impl Default for Host {
             http: RefCell::default(),
             closing: RefCell::default(),
             ended: Cell::new(false),
+            log_level: Cell::new(None),
         }))
     }
 }
@@ -439,14 +455,19 @@ impl Proxy for Host {
         &self.0.budget
     }
 
+    fn logs(&self, level: Level) -> bool {
+        let now = self.now();
+        let known = self.0.log_level.get().filter(|(at, _)| now.saturating_sub(*at) < LOOK_AT_LEVEL);
+        let (_, least) = known.unwrap_or_else(|| {
+            let looked = (now, abi::log_level());
+            self.0.log_level.set(Some(looked));
+            looked
+        });
+        number(level) >= least
+    }
+
     fn log(&self, level: Level, line: &str) {
-        let level = match level {
-            Level::Debug => 1,
-            Level::Info => 2,
-            Level::Warn => 3,
-            Level::Error => 4,
-        };
-        abi::log(level, line);
+        abi::log(number(level), line);
     }
 
     fn counter(&self, name: &str) -> Metric {

@@ -85,9 +85,27 @@ struct Register {
 }
 
 impl Register {
+    /// A write was answered.
+    fn is_written(&mut self, version: u64, now: Instant) {
+        self.written = version;
+        self.settle(now);
+    }
+
+    /// Whether a read may find this version. However late it is made: clients are silent for a while, and what was done
+    /// before that is found after it.
     fn allows(&mut self, version: u64, now: Instant) -> bool {
+        let unknown = self.unknown.iter().find(|(unknown, _)| *unknown == version);
+        let allowed = version == self.written || unknown.is_some();
+        if unknown.is_some_and(|(_, at)| now.duration_since(*at) >= LATEST) {
+            self.written = version;
+        }
+        self.settle(now);
+        allowed
+    }
+
+    /// Forgets the writes that have taken effect by now if they ever do.
+    fn settle(&mut self, now: Instant) {
         self.unknown.retain(|(_, at)| now.duration_since(*at) < LATEST);
-        version == self.written || self.unknown.iter().any(|(unknown, _)| *unknown == version)
     }
 }
 
@@ -111,7 +129,7 @@ pub(super) async fn state(ground: Arc<Ground>, number: usize) {
             let transaction = random.random_bool(0.2);
             let caller = callers.choose_mut(&mut random);
             match write(caller, place, new, removes, transaction, a_deadline(&mut random)).await {
-                Ok(()) => register.written = written,
+                Ok(()) => register.is_written(written, Instant::now()),
                 Err(Failed::Refused(code, text)) => {
                     let example = format!("{} {key}: {code:?} {text}", place.name());
                     ground.record.find(Kind::State, "a good write was refused", example);

@@ -16,8 +16,9 @@ use crate::client::Dialect;
 use crate::http1;
 use crate::store::key;
 
-/// What Envoy may hold more than before: VMs keep the memory that they once had, and a worker has two.
-const MOST_MIB: u64 = 96;
+/// What Envoy may hold more than before, for each worker: its VM keeps the memory that it once had, which `maxMemoryBytes` bounds, and
+/// the allocator of Envoy gives back what has not been used for five minutes.
+const MOST_MIB: u64 = 160;
 /// Connections to servers that stay open.
 const MOST_FILES: usize = 60;
 /// How often it is looked, while nothing happens.
@@ -88,7 +89,9 @@ pub(super) async fn rest(ground: &Ground, before: Holdings) {
             "at rest: {} MiB, {} files; before: {} MiB, {} files",
             now.resident_mib, now.files, before.resident_mib, before.files
         );
-        if now.resident_mib <= before.resident_mib + MOST_MIB && now.files <= before.files + MOST_FILES {
+        if now.resident_mib <= before.resident_mib + MOST_MIB * u64::from(ground.options.workers)
+            && now.files <= before.files + MOST_FILES
+        {
             return;
         }
     }

@@ -114,6 +114,12 @@ const CONFIGURATION_DIFFERENCES: &[Difference] = &[
         "keys in etcd have / between their parts",
     ),
     ("key \"/\"", "etcd", "InvalidArgument InvalidArgument InvalidArgument InvalidArgument", "the same"),
+    (
+        "key \"kkkk",
+        "apollo",
+        "InvalidArgument nothing Ok nothing",
+        "Apollo takes keys of 128 characters, and reads and removes longer ones as what is not there",
+    ),
 ];
 
 /// Groups that an app may take; in Apollo each is a namespace that somebody has made.

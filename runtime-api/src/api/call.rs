@@ -11,7 +11,7 @@ use prost::Message;
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 use tonic::{Code, Status};
 
-use super::route::Route;
+use super::room::Route;
 use crate::budget::{Budget, Buffer, Exhausted};
 use crate::config::{Limits, Secret};
 
@@ -186,7 +186,7 @@ impl From<Status> for Reply {
 
 impl Reply {
     /// Frames a message.
-    #[inline(never)] // as the two below: see `Runtime::serve`
+    #[inline(never)] // as the two below: see `Handler::Unary`
     pub fn message(message: &impl Message) -> Self {
         let length = length_of(message);
         let Ok(prefix) = u32::try_from(length) else {
@@ -197,6 +197,14 @@ impl Reply {
         frame.put_u32(prefix);
         write(message, &mut frame);
         Self::Message(frame.freeze())
+    }
+
+    /// How many bytes its message has, with the frame.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Message(frame) => frame.len(),
+            Self::Status(_) => 0,
+        }
     }
 
     /// Its status code.
@@ -379,7 +387,7 @@ impl std::io::Write for Inflated {
 }
 
 /// Decodes a message of protobuf.
-#[inline(never)] // see `Runtime::serve`
+#[inline(never)] // see `Handler::Unary`
 pub fn decode<M: Message + Default>(message: Bytes) -> Result<M, Status> {
     M::decode(message).map_err(|error| {
         let path = std::any::type_name::<M>();

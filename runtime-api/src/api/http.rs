@@ -1,13 +1,14 @@
-//! The HTTP listener: what SDKs ask for before their first call. The other parts of Dapr's HTTP API are not served
-//! yet and say so.
+//! The HTTP API: which row of the rooms a request is for, and what is the same for all of them. The other parts of Dapr's HTTP
+//! API are not served yet and say so.
 
 use bytes::Bytes;
-use envoy_runtime_proto::dapr::runtime::v1::SetMetadataRequest;
 use http::{Method, StatusCode};
 use serde_json::json;
 
-use super::Runtime;
 use super::call::{Body, Content};
+use super::failure::Failure;
+use super::room::Path;
+use super::{Call, ROOMS, Runtime};
 use crate::config::Secret;
 
 /// A request of the app.
@@ -36,8 +37,22 @@ pub struct Response {
     pub body: String,
 }
 
-/// What the path begins with that sets an attribute; its key is the rest.
-const METADATA_KEY: &str = "/v1.0/metadata/";
+/// What all paths of the API begin with.
+const VERSION: &str = "/v1.0/";
+
+impl Request {
+    /// The path without its query.
+    fn path(&self) -> &str {
+        self.target.split_once('?').map_or(&*self.target, |(path, _)| path)
+    }
+
+    /// A parameter of the query.
+    pub(super) fn query(&self, name: &str) -> Option<String> {
+        let (_, query) = self.target.split_once('?')?;
+        let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
+        percent_decode(value)
+    }
+}
 
 impl Response {
     /// One without a body.
@@ -45,95 +60,129 @@ impl Response {
         Self { status, content_type: None, body: String::new() }
     }
 
-    fn json(status: StatusCode, value: &serde_json::Value) -> Self {
+    pub(super) fn json(status: StatusCode, value: &serde_json::Value) -> Self {
         Self { status, content_type: Some("application/json"), body: value.to_string() }
     }
 
+    /// One with a text for people.
+    pub(crate) fn text(status: StatusCode, text: String) -> Self {
+        Self { status, content_type: Some("text/plain"), body: text }
+    }
+
     /// An error as Dapr words it.
-    fn error(status: StatusCode, code: &str, message: &str) -> Self {
+    pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Self {
         Self::json(status, &json!({"errorCode": code, "message": message}))
     }
 }
 
-impl Runtime {
-    /// Answers a request on the HTTP listener with this body.
-    pub fn http_with(&self, request: &mut Request, body: Body) -> Response {
-        match body.freeze() {
-            Ok(body) => {
-                request.body = body;
-                self.http(request)
-            }
-            Err(exhausted) => {
-                Response::error(StatusCode::SERVICE_UNAVAILABLE, "ERR_MEMORY_FULL", &exhausted.to_string())
-            }
-        }
-    }
+/// A row, the number of its room, and the texts that stand for the parts in braces.
+type Found = (&'static Path, usize, Vec<String>);
 
-    /// Answers a request on the HTTP listener.
-    pub fn http(&self, request: &Request) -> Response {
-        let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
-        let health = matches!(path, "/v1.0/healthz" | "/v1.0/healthz/outbound");
-        if !health && !self.admits(request.token.as_ref()) {
-            return Response {
-                status: StatusCode::UNAUTHORIZED,
-                content_type: Some("text/plain"),
-                body: "invalid api token".to_owned(),
-            };
-        }
-        if let Content::Unsupported(kind) = &request.content {
-            return Response {
-                status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                content_type: Some("text/plain"),
-                body: format!("content type {kind:?} is not served: call with application/grpc, over HTTP/2"),
-            };
-        }
-        if request.body.len() > self.config.limits.max_request_bytes {
-            return self.too_large();
-        }
-        match (&request.method, path) {
-            (&Method::GET, "/v1.0/healthz/outbound") => Response::empty(StatusCode::NO_CONTENT),
-            (&Method::GET, "/v1.0/healthz") => match app_id(query) {
-                Some(other) if other != self.config.app_id => Response::error(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "ERR_HEALTH_APPID_NOT_MATCH",
-                    "dapr app-id does not match",
-                ),
-                _ => Response::empty(StatusCode::NO_CONTENT),
-            },
-            (&Method::GET, "/v1.0/metadata") => Response::json(StatusCode::OK, &self.metadata.json()),
-            (method, path) => match path.strip_prefix(METADATA_KEY) {
-                Some(key) if method == Method::PUT => self.set_metadata(key, &request.body),
-                _ => Response::error(
-                    StatusCode::NOT_FOUND,
-                    "ERR_METHOD_NOT_FOUND",
-                    &format!("{method} {path} is not served over HTTP; call it by gRPC"),
-                ),
-            },
-        }
-    }
-
-    fn too_large(&self) -> Response {
-        let limit = self.config.limits.max_request_bytes;
-        let text = format!("the body is larger than {limit} bytes, the limit set by limits.maxRequestBytes");
-        Response::error(StatusCode::PAYLOAD_TOO_LARGE, "ERR_BODY_TOO_LARGE", &text)
-    }
-
-    fn set_metadata(&self, key: &str, body: &Bytes) -> Response {
-        let (Some(key), Ok(value)) = (percent_decode(key), std::str::from_utf8(body)) else {
-            return Response::error(StatusCode::BAD_REQUEST, "ERR_METADATA_SET", "key and value are to be UTF-8");
-        };
-        match self.metadata.set(SetMetadataRequest { key, value: value.to_owned() }) {
-            Ok(()) => Response::empty(StatusCode::NO_CONTENT),
-            Err(status) => Response::error(StatusCode::BAD_REQUEST, "ERR_METADATA_SET", status.message()),
-        }
-    }
+/// The row that a request is for.
+fn find(request: &Request) -> Option<Found> {
+    let path = request.path().strip_prefix(VERSION)?;
+    ROOMS.iter().enumerate().find_map(|(room, rows)| {
+        let rows = rows.paths.iter().filter(|row| row.method == request.method.as_str());
+        rows.into_iter().find_map(|row| Some((row, room, parts(row.form, path)?)))
+    })
 }
 
-fn app_id(query: &str) -> Option<String> {
-    query.split('&').find_map(|pair| pair.strip_prefix("appid=")).and_then(percent_decode)
+/// The texts of a path that stand for the parts in braces of a row's; `None` if it is not of that form.
+fn parts(form: &str, path: &str) -> Option<Vec<String>> {
+    let (mut form, mut path) = (form.split('/'), path);
+    let mut parts = Vec::new();
+    while let Some(part) = form.next() {
+        let is_last = form.clone().next().is_none();
+        let (head, rest) = match path.split_once('/') {
+            Some((head, rest)) if !(is_last && part.starts_with('{')) => (head, Some(rest)),
+            _ => (path, None),
+        };
+        if part.starts_with('{') {
+            parts.push(percent_decode(head)?);
+        } else if part != head {
+            return None;
+        }
+        path = match rest {
+            Some(rest) if !is_last => rest,
+            None if is_last => return Some(parts),
+            _ => return None,
+        };
+    }
+    None
+}
+
+impl Runtime {
+    /// Answers a request on the HTTP listener with this body.
+    pub async fn http_with(&self, mut request: Request, body: Body) -> Response {
+        match body.freeze() {
+            Ok(body) => request.body = body,
+            Err(exhausted) => {
+                let text = exhausted.to_string();
+                return Response::error(StatusCode::SERVICE_UNAVAILABLE, "ERR_MEMORY_FULL", &text);
+            }
+        }
+        self.http(&request).await
+    }
+
+    /// Answers a request on the HTTP listener. Dropping the future cancels it.
+    pub async fn http(&self, request: &Request) -> Response {
+        let started = self.proxy.now();
+        let found = find(request);
+        let is_open = found.as_ref().is_some_and(|(row, ..)| row.is_open);
+        if !is_open && !self.admits(request.token.as_ref()) {
+            return Response::text(StatusCode::UNAUTHORIZED, "invalid api token".to_owned());
+        }
+        if let Content::Unsupported(kind) = &request.content {
+            let text = format!("content type {kind:?} is not served: call with application/grpc, over HTTP/2");
+            return Response::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
+        }
+        let limit = self.config.limits.max_request_bytes;
+        if request.body.len() > limit {
+            let text = format!("the body is larger than {limit} bytes, the limit set by limits.maxRequestBytes");
+            return Response::error(StatusCode::PAYLOAD_TOO_LARGE, "ERR_BODY_TOO_LARGE", &text);
+        }
+        let Some((row, room, parts)) = found else {
+            let text = format!("{} {} is not served over HTTP; call it by gRPC", request.method, request.path());
+            return Response::error(StatusCode::NOT_FOUND, "ERR_METHOD_NOT_FOUND", &text);
+        };
+        let call = Call::new(super::dialect::Dialect::Dapr);
+        let answered = async {
+            let Some(api) = self.rooms.get(room) else {
+                return Err(Failure::new(tonic::Code::Internal, "a path stands in no room"));
+            };
+            let handled = (row.handler)(&**api, &call, request, parts);
+            self.within(self.config.limits.timeout, &call, handled).await
+        };
+        let (answer, trace) = self.traced(answered).await;
+        self.account(&call, row.name, Some(started), answer.as_ref().err());
+        if let Some(trace) = trace {
+            let sizes = (request.body.len(), answer.as_ref().map_or(0, |response| response.body.len()));
+            self.explain(&call, row.name, started, sizes, &trace, answer.as_ref().err());
+        }
+        answer.unwrap_or_else(Failure::response)
+    }
 }
 
 fn percent_decode(text: &str) -> Option<String> {
     let decoded = percent_encoding::percent_decode_str(text).decode_utf8().ok()?;
     Some(decoded.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_paths() {
+        let parts = |form, path| parts(form, path).map(|parts| parts.join(" "));
+        assert_eq!(parts("healthz", "healthz"), Some(String::new()));
+        assert_eq!(parts("healthz", "healthz/outbound"), None);
+        assert_eq!(parts("healthz/outbound", "healthz"), None);
+        assert_eq!(parts("state/{store}/{key}", "state/s/k"), Some("s k".to_owned()));
+        assert_eq!(parts("state/{store}/{key}", "state/s/a%2Fb/c"), Some("s a/b/c".to_owned()));
+        assert_eq!(parts("state/{store}", "state/s/k"), Some("s/k".to_owned()));
+        assert_eq!(parts("state/{store}/bulk", "state/s/bulk"), Some("s".to_owned()));
+        assert_eq!(parts("state/{store}/bulk", "state/s/other"), None);
+        assert_eq!(parts("metadata/{key}", "metadata/%FF"), None, "no UTF-8");
+    }
 }

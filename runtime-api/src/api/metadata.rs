@@ -3,18 +3,52 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use ::http::StatusCode;
 use bytes::Bytes;
 use envoy_runtime_proto::dapr::runtime::v1 as dapr;
 use prost::Message;
 use serde_json::json;
-use tonic::Status;
+use tonic::Code;
 
+use super::Call;
+use super::dialect::DAPR;
+use super::failure::Failure;
+use super::http::{self, Response};
+use super::room::{Api, Method, Opening, Path, Room, opens, request, unary};
 use crate::VERSION;
 use crate::config::Config;
 use crate::proxy::{Proxy, shared_init};
 
+/// Metadata.
+pub(super) const ROOM: Room = Room {
+    open: opens::<MetadataApi>(),
+    methods: &[
+        Method { names: &[(DAPR, "GetMetadata")], handler: unary!(MetadataApi, get) },
+        Method { names: &[(DAPR, "SetMetadata")], handler: unary!(MetadataApi, set) },
+    ],
+    paths: &[
+        Path {
+            method: "GET",
+            form: "metadata",
+            name: "GetMetadata",
+            is_open: false,
+            handler: request!(MetadataApi, get_http),
+        },
+        Path {
+            method: "PUT",
+            form: "metadata/{key}",
+            name: "SetMetadata",
+            is_open: false,
+            handler: request!(MetadataApi, set_http),
+        },
+    ],
+};
+
 /// Where in the shared area the metadata that the app has set lie.
 const EXTENDED: &str = "metadata/extended";
+
+/// The `errorCode` over HTTP.
+const NOT_SET: &str = "ERR_METADATA_SET";
 
 /// A bound, since what an app sets stays for as long as Envoy runs.
 const MOST_EXTENDED_BYTES: usize = 64 * 1024;
@@ -35,7 +69,7 @@ struct Extended {
 
 /// Of the message of this name those fields that are ever set: code to write the others would lie in every VM.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct GetMetadataResponse {
+struct GetMetadataResponse {
     #[prost(string, tag = "1")]
     id: String,
     #[prost(message, repeated, tag = "3")]
@@ -46,16 +80,37 @@ pub(super) struct GetMetadataResponse {
     runtime_version: String,
 }
 
+impl Api for MetadataApi {
+    fn open(opening: &Opening<'_>) -> Self {
+        shared_init(&**opening.proxy, EXTENDED);
+        Self { proxy: Rc::clone(opening.proxy), config: Rc::clone(opening.config) }
+    }
+}
+
 impl MetadataApi {
-    /// The metadata of a runtime with this configuration.
-    pub(super) fn new(proxy: Rc<dyn Proxy>, config: Rc<Config>) -> Self {
-        shared_init(&*proxy, EXTENDED);
-        Self { proxy, config }
+    /// `GetMetadata`.
+    async fn get(&self, _call: &Call, _request: dapr::GetMetadataRequest) -> Result<GetMetadataResponse, Failure> {
+        Ok(self.told())
     }
 
-    /// `GetMetadata`.
+    /// `SetMetadata`.
+    async fn set(&self, _call: &Call, request: dapr::SetMetadataRequest) -> Result<(), Failure> {
+        self.change(request)
+    }
+
+    /// `PUT /v1.0/metadata/{key}`, whose body is the value.
+    async fn set_http(&self, _call: &Call, request: &http::Request, parts: Vec<String>) -> Result<Response, Failure> {
+        let value = str::from_utf8(&request.body).map(str::to_owned);
+        let (Some(key), Ok(value)) = (parts.into_iter().next(), value) else {
+            return Err(Failure::new(Code::InvalidArgument, "key and value are to be UTF-8").reason(NOT_SET));
+        };
+        let set = self.change(dapr::SetMetadataRequest { key, value });
+        set.map_err(|failure| failure.reason(NOT_SET).http(StatusCode::BAD_REQUEST))?;
+        Ok(Response::empty(StatusCode::NO_CONTENT))
+    }
+
     #[inline(never)]
-    pub(super) fn get(&self) -> GetMetadataResponse {
+    fn told(&self) -> GetMetadataResponse {
         let component = |component: &crate::config::Component| dapr::RegisteredComponents {
             name: component.name.clone(),
             r#type: component.driver.kind.to_owned(),
@@ -70,21 +125,22 @@ impl MetadataApi {
         }
     }
 
-    /// `SetMetadata`: all workers see it.
-    pub(super) fn set(&self, request: dapr::SetMetadataRequest) -> Result<(), Status> {
+    /// All workers see it.
+    fn change(&self, request: dapr::SetMetadataRequest) -> Result<(), Failure> {
         if request.key.is_empty() {
-            return Err(Status::invalid_argument("the key of the metadata is empty"));
+            return Err(Failure::new(Code::InvalidArgument, "the key of the metadata is empty"));
         }
         loop {
             let Some((bytes, version)) = self.proxy.shared_get(EXTENDED) else {
-                return Err(Status::internal("the shared area has lost the metadata"));
+                return Err(Failure::new(Code::Internal, "the shared area has lost the metadata"));
             };
             let mut extended = decode(bytes);
             extended.fields.insert(request.key.clone(), request.value.clone());
             if extended.encoded_len() > MOST_EXTENDED_BYTES {
-                return Err(Status::resource_exhausted(format!(
-                    "the metadata set by the app would be larger than {MOST_EXTENDED_BYTES} bytes"
-                )));
+                return Err(Failure::new(
+                    Code::ResourceExhausted,
+                    format!("the metadata set by the app would be larger than {MOST_EXTENDED_BYTES} bytes"),
+                ));
             }
             if self.proxy.shared_set(EXTENDED, &extended.encode_to_vec(), Some(version)).is_ok() {
                 return Ok(());
@@ -93,8 +149,8 @@ impl MetadataApi {
     }
 
     /// `GET /v1.0/metadata`.
-    pub(super) fn json(&self) -> serde_json::Value {
-        let metadata = self.get();
+    async fn get_http(&self, _call: &Call, _request: &http::Request, _parts: Vec<String>) -> Result<Response, Failure> {
+        let metadata = self.told();
         let components: Vec<_> = metadata
             .registered_components
             .iter()
@@ -107,7 +163,7 @@ impl MetadataApi {
                 })
             })
             .collect();
-        json!({
+        let told = json!({
             "id": metadata.id,
             "runtimeVersion": metadata.runtime_version,
             "components": components,
@@ -116,7 +172,8 @@ impl MetadataApi {
             "subscriptions": [],
             "httpEndpoints": [],
             "enabledFeatures": [],
-        })
+        });
+        Ok(Response::json(StatusCode::OK, &told))
     }
 
     /// What the app has set, and the version under the name by which Dapr's tools look for it.

@@ -4,30 +4,51 @@ use envoy_runtime_proto::grpc::reflection::v1 as proto;
 use envoy_runtime_proto::{File, file, file_of};
 use proto::server_reflection_request::MessageRequest;
 use proto::server_reflection_response::MessageResponse;
-use tonic::{Code, Status};
+use tonic::Code;
 
-use super::Conversation;
-use super::route::services;
+use super::failure::Failure;
+use super::room::{Api, Method, Opening, Room, opens, services, stream};
+use super::{Call, Conversation};
 
-/// The services whose names end in this method are reflection's.
-pub(super) const METHOD: &str = "ServerReflectionInfo";
-pub(super) const V1: &str = "grpc.reflection.v1.ServerReflection";
-pub(super) const V1ALPHA: &str = "grpc.reflection.v1alpha.ServerReflection";
+/// Reflection.
+pub(super) const ROOM: Room = Room {
+    open: opens::<ReflectionApi>(),
+    methods: &[Method {
+        names: &[
+            ("grpc.reflection.v1.ServerReflection", "ServerReflectionInfo"),
+            ("grpc.reflection.v1alpha.ServerReflection", "ServerReflectionInfo"),
+        ],
+        handler: stream!(ReflectionApi, serve, once: false),
+    }],
+    paths: &[],
+};
 
-/// Answers requests until the app sends no more.
-pub(super) async fn serve(conversation: &Conversation) -> Result<(), Status> {
-    while let Some(request) = conversation.request::<proto::ServerReflectionRequest>().await? {
-        let response = answer(&request);
-        conversation.reply(&proto::ServerReflectionResponse {
-            valid_host: request.host.clone(),
-            original_request: Some(request),
-            message_response: Some(response),
-        })?;
+/// What is served is known without any configuration.
+#[derive(Debug)]
+pub(super) struct ReflectionApi;
+
+impl Api for ReflectionApi {
+    fn open(_opening: &Opening<'_>) -> Self {
+        Self
     }
-    Ok(())
 }
 
-#[inline(never)] // see `Runtime::serve`
+impl ReflectionApi {
+    /// Answers requests until the app sends no more.
+    async fn serve(&self, _call: &Call, conversation: &Conversation) -> Result<(), Failure> {
+        while let Some(request) = conversation.request::<proto::ServerReflectionRequest>().await? {
+            let response = answer(&request);
+            conversation.reply(&proto::ServerReflectionResponse {
+                valid_host: request.host.clone(),
+                original_request: Some(request),
+                message_response: Some(response),
+            })?;
+        }
+        Ok(())
+    }
+}
+
+#[inline(never)] // see `Handler::Unary`
 fn answer(request: &proto::ServerReflectionRequest) -> MessageResponse {
     match &request.message_request {
         Some(MessageRequest::ListServices(_)) => {

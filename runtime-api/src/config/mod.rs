@@ -61,12 +61,12 @@ pub const LIMITS: &[Field] = &[
         "the largest gRPC message or HTTP body taken from the app, in bytes; a larger one is refused with RESOURCE_EXHAUSTED (HTTP: 413). \
          At most a quarter of maxMemoryBytes",
     ),
-    Field::default(
+    Field::optional(
         "maxMemoryBytes",
         Kind::Whole(64 << 20, MOST_MEMORY),
-        "536870912",
         "how many bytes each worker holds at most of requests, replies and what waits for them; what would go over it is refused with \
-         RESOURCE_EXHAUSTED",
+         RESOURCE_EXHAUSTED. A worker keeps from the system what it once held. Absent: 134217728, or four times maxRequestBytes if \
+         that is more",
     ),
     Field::default(
         "maxItems",
@@ -352,7 +352,10 @@ impl Limits {
         let number = |number: Option<i64>| number.and_then(|number| usize::try_from(number).ok());
         Self {
             max_request_bytes: number(request).unwrap_or(4 << 20),
-            max_memory_bytes: number(memory).unwrap_or(512 << 20),
+            max_memory_bytes: number(memory).unwrap_or_else(|| {
+                let for_requests = number(request).unwrap_or_default().saturating_mul(4);
+                for_requests.max(128 << 20)
+            }),
             max_items: number(settings.whole("maxItems")).unwrap_or(10_000),
             timeout: settings.time("timeout").unwrap_or(Duration::from_secs(5)),
         }
@@ -556,6 +559,11 @@ mod tests {
     fn a_message_is_a_part_of_the_memory() {
         let limits = |limits: Value| errors(&json!({"appId": "a", "limits": limits}));
         assert_eq!(limits(json!({"maxRequestBytes": 128 << 20})), [""; 0]);
+        let memory = |request: i64| {
+            let (config, _) = Config::check(&json!({"appId": "a", "limits": {"maxRequestBytes": request}}));
+            config.unwrap().limits.max_memory_bytes >> 20
+        };
+        assert_eq!((memory(4 << 20), memory(32 << 20), memory(100 << 20)), (128, 128, 400));
         assert_eq!(limits(json!({"maxRequestBytes": 192 << 20, "maxMemoryBytes": 768 << 20})), [""; 0]);
         let found = limits(json!({"maxRequestBytes": 20_000_000, "maxMemoryBytes": 64 << 20}));
         assert_eq!(found.len(), 1);

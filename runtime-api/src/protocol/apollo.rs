@@ -21,6 +21,7 @@ use sha1::Sha1;
 
 use super::http::{Server, segment};
 use crate::proxy::{Closed, HttpRequest, HttpResponse, Metadata, Proxy};
+use crate::trace;
 
 /// Longer than the config service holds a poll (60 s), as Apollo's own client has it.
 const LONGEST_POLL: Duration = Duration::from_secs(90);
@@ -182,6 +183,7 @@ impl Client {
         }
         let headers: Metadata<'_> = &headers;
         let request = HttpRequest { method: "GET", path: &path, host: &server.authority, headers, body: &[] };
+        trace::sends(cluster, 1, path.len());
         self.proxy.http(cluster, request, timeout)
     }
 
@@ -341,6 +343,7 @@ impl Client {
         let body = body.map(Value::to_string).unwrap_or_default();
         let headers: Metadata<'_> = &[("authorization", self.account.token.as_str()), JSON];
         let request = HttpRequest { method, path: &path, host: &server.authority, headers, body: body.as_bytes() };
+        trace::sends(cluster, 1, path.len() + body.len());
         self.proxy.http(cluster, request, self.timeout).await.map_err(|closed| silent(PORTAL, &closed))
     }
 

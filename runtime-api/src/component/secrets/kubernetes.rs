@@ -16,6 +16,7 @@ use crate::component::{Block, Build, Driver, Environment, V1};
 use crate::config::{Field, Kind, Path, Report, Settings};
 use crate::proxy::{HttpRequest, Proxy};
 use crate::text;
+use crate::trace;
 
 /// The row of the registry.
 pub const DRIVER: Driver = Driver {
@@ -147,6 +148,7 @@ impl Kubernetes {
     async fn ask(&self, path: &str) -> Result<Option<Bytes>, Error> {
         let headers = [("authorization", self.authorization.as_str()), ("accept", "application/json")];
         let request = HttpRequest { method: "GET", path, host: &self.server.authority, headers: &headers, body: &[] };
+        trace::sends(&self.cluster, 1, path.len());
         let answer = self.proxy.http(&self.cluster, request, self.timeout).await;
         let answer = answer.map_err(|closed| Error::unanswered("the API server of Kubernetes", &closed))?;
         match answer.status {

@@ -17,6 +17,7 @@ use crate::component::{Block, Build, Driver, Environment, V1};
 use crate::config::{Field, Kind, Path, Report, Settings};
 use crate::proxy::{HttpRequest, Proxy};
 use crate::text;
+use crate::trace;
 
 /// The row of the registry.
 pub const DRIVER: Driver = Driver {
@@ -172,6 +173,7 @@ impl Vault {
             headers.push(("x-vault-namespace", namespace));
         }
         let request = HttpRequest { method, path, host: &self.server.authority, headers: &headers, body: &[] };
+        trace::sends(&self.cluster, 1, path.len());
         let answer = self.proxy.http(&self.cluster, request, self.timeout).await;
         let answer = answer.map_err(|closed| Error::unanswered("Vault", &closed))?;
         match answer.status {

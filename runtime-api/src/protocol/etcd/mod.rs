@@ -25,6 +25,7 @@ pub use watch::{Batch, Change, Watch};
 
 use crate::protocol::Failure;
 use crate::proxy::{Closed, Instant, Method, Proxy};
+use crate::trace;
 
 /// Why a call came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -187,6 +188,7 @@ impl Client {
         if method == RANGE {
             metadata.push(("x-envoy-retry-grpc-on", "unavailable")); // a member cut off from the others
         }
+        trace::sends(&shared.cluster, 1, message.len());
         shared.proxy.grpc(&shared.cluster, method, &metadata, message, shared.timeout)
     }
 

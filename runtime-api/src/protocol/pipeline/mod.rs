@@ -21,6 +21,7 @@ use crate::backoff::backoff;
 use crate::budget::Exhausted;
 use crate::metrics::metric_part;
 use crate::proxy::{Instant, Level, Metric, Proxy, Stream};
+use crate::trace;
 use connection::Connection;
 pub(super) use incoming::Incoming;
 
@@ -137,7 +138,13 @@ impl<S: Speech> Client<S> {
         wanted: usize,
         encode: impl FnOnce(&mut BytesMut),
     ) -> Result<Vec<S::Reply>, Broken> {
-        self.connection()?.exchange(wanted, encode)?.await
+        let connection = self.connection()?;
+        let encode = |bytes: &mut BytesMut| {
+            let before = bytes.len();
+            encode(bytes);
+            trace::sends(&self.0.cluster, wanted, bytes.len().saturating_sub(before));
+        };
+        connection.exchange(wanted, encode)?.await
     }
 
     /// What the server speaks.

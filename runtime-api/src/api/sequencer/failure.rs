@@ -1,13 +1,14 @@
 //! Failures of the Sequencer API, which only Layotto has.
 
-use tonic::{Code, Status};
+use tonic::Code;
 
+use crate::api::failure::Failure;
 use crate::component::sequencer;
 use crate::text::name;
 
 /// Why a call of the Sequencer API failed.
 #[derive(Debug)]
-pub(in crate::api) enum SequencerFailure<'a> {
+pub(super) enum SequencerFailure<'a> {
     /// There is no sequencer at all.
     NotConfigured,
     /// There is none of that name.
@@ -23,8 +24,8 @@ pub(in crate::api) enum SequencerFailure<'a> {
 }
 
 impl SequencerFailure<'_> {
-    /// The status for the app.
-    pub(in crate::api) fn status(self) -> Status {
+    /// In the words of the API.
+    pub(super) fn told(self) -> Failure {
         use SequencerFailure as F;
         let (code, text) = match self {
             F::NotConfigured => (Code::FailedPrecondition, "Sequencer store is not configured".to_owned()),
@@ -41,6 +42,6 @@ impl SequencerFailure<'_> {
                 (Code::Unknown, format!("no next id from sequencer store {store}: {cause}"))
             }
         };
-        Status::new(code, text)
+        Failure::new(code, text)
     }
 }

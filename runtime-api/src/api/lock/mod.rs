@@ -1,36 +1,63 @@
 //! The Lock API: its rules once for both dialects.
 
+mod failure;
+
 use std::rc::Rc;
 use std::time::Duration;
 
 use envoy_runtime_proto::dapr::runtime::v1 as dapr;
 use envoy_runtime_proto::spec::runtime::v1 as layotto;
 use prost::Message;
-use tonic::Status;
 
-use super::Call;
+use super::dialect::{DAPR, Dialect, LAYOTTO};
+use super::failure::Failure;
 use super::prefix::Prefix;
-use super::status::LockFailure;
-use crate::component::Block;
+use super::room::{Api, Handler, Method, Missing, Opening, Room, Stores, is_served, no_component, opens, unary};
+use super::{Call, call};
 use crate::component::lock::{Outcome, Store};
-use crate::config::{self, Config};
+use crate::component::{Block, Build};
+use failure::LockFailure;
+
+/// The Lock API.
+pub(super) const ROOM: Room = Room {
+    open: opens::<LockApi>(),
+    methods: &[
+        Method { names: &[(DAPR, "TryLockAlpha1"), (LAYOTTO, "TryLock")], handler: TRY_LOCK },
+        Method { names: &[(DAPR, "UnlockAlpha1"), (LAYOTTO, "Unlock")], handler: unary!(LockApi, unlock) },
+        Method { names: &[(LAYOTTO, "LockKeepAlive")], handler: unary!(LockApi, keep_alive) },
+    ],
+    paths: &[],
+};
+
+/// Dapr refuses a time that is not positive before it looks for a store.
+const TRY_LOCK: Handler = if is_served::<LockApi>() {
+    unary!(LockApi, try_lock)
+} else {
+    Handler::Unary(|api, call, message| {
+        Box::pin(async move {
+            if call.dialect == Dialect::Dapr {
+                check_expiry(call, &call::decode(message.clone())?)?;
+            }
+            no_component::<LockApi>(api, call, message).await
+        })
+    })
+};
 
 /// All lock stores of the app.
 #[derive(Debug)]
 pub(super) struct LockApi {
-    stores: Vec<Named>,
+    stores: Stores<Named>,
 }
 
 #[derive(Debug)]
 struct Named {
-    name: String,
     prefix: Prefix,
     store: Rc<dyn Store>,
 }
 
 /// The reply to a try: that of both incumbents, and a field of ours that their SDKs pass over.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct TryLockResponse {
+struct TryLockResponse {
     #[prost(bool, tag = "1")]
     success: bool,
     /// Zero where the store has none.
@@ -38,17 +65,24 @@ pub(super) struct TryLockResponse {
     fencing_token: i64,
 }
 
-impl LockApi {
-    /// The stores among these components.
-    pub(super) fn new(config: &Config, stores: Vec<(&config::Component, Rc<dyn Store>)>) -> Self {
-        let named = |(component, store): (&config::Component, _)| Named {
-            name: component.name.clone(),
-            prefix: Prefix::new(config, component),
-            store,
-        };
-        Self { stores: stores.into_iter().map(named).collect() }
+impl Api for LockApi {
+    const BLOCK: Option<Block> = Some(Block::Lock);
+
+    fn open(opening: &Opening<'_>) -> Self {
+        let stores = opening.stores(Block::Lock, |build, environment| {
+            let Build::Lock(build) = build else { return None };
+            let prefix = Prefix::new(opening.config, &environment.component);
+            Some(Named { prefix, store: build(&environment) })
+        });
+        Self { stores }
     }
 
+    fn none(dialect: Dialect, _store: &str) -> Failure {
+        LockFailure::NotConfigured.told(dialect)
+    }
+}
+
+impl LockApi {
     /// The store, and the name of the lock in it. What is refused first is so with the incumbents too; a time is there
     /// where the call needs one.
     fn store(
@@ -56,8 +90,8 @@ impl LockApi {
         call: &Call,
         (store, resource, owner): (&str, &str, &str),
         expiry: Option<i32>,
-    ) -> Result<(&Named, String), Status> {
-        let refuse = |failure: LockFailure<'_>| Err(failure.status(call.dialect));
+    ) -> Result<(&Named, String), Failure> {
+        let refuse = |failure: LockFailure<'_>| Err(failure.told(call.dialect));
         let late = expiry.is_some_and(|seconds| seconds <= 0);
         if self.stores.is_empty() {
             return refuse(LockFailure::NotConfigured);
@@ -71,25 +105,25 @@ impl LockApi {
         if late {
             return refuse(LockFailure::ExpiryNotPositive(store));
         }
-        let Some(named) = self.stores.iter().find(|named| named.name == store) else {
-            return refuse(LockFailure::NotFound(store));
+        let named = match self.stores.find(call, store) {
+            Ok(named) => named,
+            Err(Missing::All | Missing::Name) => return refuse(LockFailure::NotFound(store)),
         };
-        call.concerns(Block::Lock, store);
-        match named.prefix.name(call.dialect.lock.prefix, resource) {
+        match named.prefix.name(call.dialect.pick("lock||", "lock|||"), resource) {
             Some(key) => Ok((named, key)),
             None => refuse(LockFailure::IllegalKey(store, resource, expiry.is_none())),
         }
     }
 
     /// `TryLockAlpha1` and `TryLock`: a lock that is held is no error.
-    pub(super) async fn try_lock(&self, call: &Call, request: dapr::TryLockRequest) -> Result<TryLockResponse, Status> {
-        if call.dialect.lock.expiry_first {
+    async fn try_lock(&self, call: &Call, request: dapr::TryLockRequest) -> Result<TryLockResponse, Failure> {
+        if call.dialect == Dialect::Dapr {
             check_expiry(call, &request)?;
         }
         let dapr::TryLockRequest { store_name, resource_id, lock_owner, expiry_in_seconds } = &request;
         let (named, key) = self.store(call, (store_name, resource_id, lock_owner), Some(*expiry_in_seconds))?;
         let held = named.store.try_lock(&key, lock_owner, seconds(*expiry_in_seconds)).await;
-        let held = held.map_err(|cause| LockFailure::TryLock(store_name, cause).status(call.dialect))?;
+        let held = held.map_err(|cause| LockFailure::TryLock(store_name, cause).told(call.dialect))?;
         Ok(TryLockResponse {
             success: held.is_some(),
             fencing_token: held.and_then(|held| held.fencing_token).unwrap_or_default(),
@@ -97,39 +131,35 @@ impl LockApi {
     }
 
     /// `UnlockAlpha1` and `Unlock`: the status says whether the lock was the owner's.
-    pub(super) async fn unlock(
-        &self,
-        call: &Call,
-        request: dapr::UnlockRequest,
-    ) -> Result<dapr::UnlockResponse, Status> {
+    async fn unlock(&self, call: &Call, request: dapr::UnlockRequest) -> Result<dapr::UnlockResponse, Failure> {
         let dapr::UnlockRequest { store_name, resource_id, lock_owner } = &request;
         let (named, key) = self.store(call, (store_name, resource_id, lock_owner), None)?;
         let outcome = named.store.unlock(&key, lock_owner).await;
-        let outcome = outcome.map_err(|cause| LockFailure::Unlock(store_name, cause).status(call.dialect))?;
+        let outcome = outcome.map_err(|cause| LockFailure::Unlock(store_name, cause).told(call.dialect))?;
         Ok(dapr::UnlockResponse { status: number(outcome) })
     }
 
     /// `LockKeepAlive`, which Layotto declares and does not serve: the owner gets the lock for so long from now on. The
     /// statuses are those of a release.
-    pub(super) async fn keep_alive(
+    async fn keep_alive(
         &self,
         call: &Call,
         request: layotto::LockKeepAliveRequest,
-    ) -> Result<layotto::LockKeepAliveResponse, Status> {
+    ) -> Result<layotto::LockKeepAliveResponse, Failure> {
         let layotto::LockKeepAliveRequest { store_name, resource_id, lock_owner, expire } = &request;
         let (named, key) = self.store(call, (store_name, resource_id, lock_owner), Some(*expire))?;
         let outcome = named.store.keep_alive(&key, lock_owner, seconds(*expire)).await;
-        let outcome = outcome.map_err(|cause| LockFailure::KeepAlive(store_name, cause).status(call.dialect))?;
+        let outcome = outcome.map_err(|cause| LockFailure::KeepAlive(store_name, cause).told(call.dialect))?;
         Ok(layotto::LockKeepAliveResponse { status: number(outcome) })
     }
 }
 
 /// Refuses a try for no time at all.
-pub(super) fn check_expiry(call: &Call, request: &dapr::TryLockRequest) -> Result<(), Status> {
+fn check_expiry(call: &Call, request: &dapr::TryLockRequest) -> Result<(), Failure> {
     if request.expiry_in_seconds > 0 {
         return Ok(());
     }
-    Err(LockFailure::ExpiryNotPositive(&request.store_name).status(call.dialect))
+    Err(LockFailure::ExpiryNotPositive(&request.store_name).told(call.dialect))
 }
 
 fn seconds(expiry: i32) -> Duration {

@@ -3,6 +3,7 @@
 //! What Dapr's messages have no place for is filled in: the app is that of this runtime, group and label are the
 //! store's defaults, unless the metadata of the request name others.
 
+mod failure;
 mod register;
 
 use std::collections::BTreeSet;
@@ -15,16 +16,44 @@ use envoy_runtime_proto::dapr::runtime::v1 as dapr;
 use envoy_runtime_proto::spec::runtime::v1 as layotto;
 use futures::future::{Either, select};
 use prost::Message;
-use tonic::Status;
+use tonic::Code;
 
-use super::status::ConfigurationFailure as Failure;
+use super::dialect::{DAPR, Dialect, LAYOTTO};
+use super::failure::Failure;
+use super::room::{Api, Method, Missing, Opening, Room, Stores, opens, stream, unary};
 use super::{Call, Conversation};
 use crate::component::configuration::{Change, Hub, Item, Metadata, News, Selection, Store, Subscriber};
-use crate::component::{Block, property};
-use crate::config::{self, Config};
-use crate::proxy::Proxy;
+use crate::component::{Block, Build, property};
 use crate::text;
+use failure::ConfigurationFailure;
 use register::Register;
+
+/// The Configuration API.
+pub(super) const ROOM: Room = Room {
+    open: opens::<ConfigurationApi>(),
+    methods: &[
+        Method {
+            names: &[(DAPR, "GetConfiguration"), (DAPR, "GetConfigurationAlpha1")],
+            handler: unary!(ConfigurationApi, get_dapr),
+        },
+        Method { names: &[(LAYOTTO, "GetConfiguration")], handler: unary!(ConfigurationApi, get) },
+        Method { names: &[(LAYOTTO, "SaveConfiguration")], handler: unary!(ConfigurationApi, save) },
+        Method { names: &[(LAYOTTO, "DeleteConfiguration")], handler: unary!(ConfigurationApi, delete) },
+        Method {
+            names: &[(DAPR, "SubscribeConfiguration"), (DAPR, "SubscribeConfigurationAlpha1")],
+            handler: stream!(ConfigurationApi, subscribe_dapr, once: true),
+        },
+        Method {
+            names: &[(LAYOTTO, "SubscribeConfiguration")],
+            handler: stream!(ConfigurationApi, subscribe, once: false),
+        },
+        Method {
+            names: &[(DAPR, "UnsubscribeConfiguration"), (DAPR, "UnsubscribeConfigurationAlpha1")],
+            handler: unary!(ConfigurationApi, unsubscribe),
+        },
+    ],
+    paths: &[],
+};
 
 /// What changed at one time goes to an app in messages of about this size, far below what gRPC clients take.
 const MESSAGE_BYTES: usize = 256 * 1024;
@@ -32,7 +61,7 @@ const MESSAGE_BYTES: usize = 256 * 1024;
 /// All stores of configuration.
 #[derive(Debug)]
 pub(super) struct ConfigurationApi {
-    stores: Vec<Named>,
+    stores: Stores<Named>,
     app_id: String,
 }
 
@@ -52,11 +81,11 @@ impl Named {
         (app, group, label): (&str, &str, &str),
         keys: Vec<String>,
         metadata: Metadata,
-    ) -> Result<Selection, Status> {
+    ) -> Result<Selection, Failure> {
         let mut seen = BTreeSet::new();
         let keys: Vec<String> = keys.into_iter().filter(|key| seen.insert(key.clone())).collect();
         if seen.contains("") {
-            return Err(Failure::EmptyKey(&self.name).status(call.dialect));
+            return Err(ConfigurationFailure::EmptyKey(&self.name).told(call.dialect));
         }
         let group = filled(group, self.store.default_group());
         let label = filled(label, self.store.default_label());
@@ -64,9 +93,9 @@ impl Named {
     }
 
     /// Refuses a subscription that the store cannot have.
-    fn accept(&self, call: &Call, wanted: &Selection) -> Result<(), Status> {
+    fn accept(&self, call: &Call, wanted: &Selection) -> Result<(), Failure> {
         let accepted = self.store.accepts(wanted);
-        accepted.map_err(|cause| Failure::Subscribe(&wanted.keys, &self.name, cause).status(call.dialect))
+        accepted.map_err(|cause| ConfigurationFailure::Subscribe(&wanted.keys, &self.name, cause).told(call.dialect))
     }
 }
 
@@ -75,29 +104,32 @@ fn filled(text: &str, otherwise: &str) -> String {
     if text.trim().is_empty() { otherwise.to_owned() } else { text.to_owned() }
 }
 
-impl ConfigurationApi {
-    /// The stores among these components.
-    pub(super) fn new(
-        proxy: &Rc<dyn Proxy>,
-        config: &Config,
-        stores: Vec<(&config::Component, Rc<dyn Store>)>,
-    ) -> Self {
-        let named = |(component, store): (&config::Component, Rc<dyn Store>)| Named {
-            name: component.name.clone(),
-            hub: Hub::new(Rc::clone(proxy), &component.name, Rc::clone(&store)),
-            register: Rc::new(Register::new(Rc::clone(proxy), &component.name)),
-            store,
-        };
-        Self { stores: stores.into_iter().map(named).collect(), app_id: config.app_id.clone() }
+impl Api for ConfigurationApi {
+    const BLOCK: Option<Block> = Some(Block::Configuration);
+
+    fn open(opening: &Opening<'_>) -> Self {
+        let proxy = opening.proxy;
+        let stores = opening.stores(Block::Configuration, |build, environment| {
+            let Build::Configuration(build) = build else { return None };
+            let (name, store) = (environment.component.name.clone(), build(&environment));
+            let hub = Hub::new(Rc::clone(proxy), &name, Rc::clone(&store));
+            let register = Rc::new(Register::new(Rc::clone(proxy), &name));
+            Some(Named { name, store, hub, register })
+        });
+        Self { stores, app_id: opening.config.app_id.clone() }
     }
 
-    fn store(&self, call: &Call, name: &str) -> Result<&Named, Status> {
-        let Some(store) = self.stores.iter().find(|store| store.name == name) else {
-            let failure = if self.stores.is_empty() { Failure::NotConfigured(name) } else { Failure::NotFound(name) };
-            return Err(failure.status(call.dialect));
-        };
-        call.concerns(Block::Configuration, name);
-        Ok(store)
+    fn none(dialect: Dialect, store: &str) -> Failure {
+        ConfigurationFailure::NotConfigured(store).told(dialect)
+    }
+}
+
+impl ConfigurationApi {
+    fn store(&self, call: &Call, name: &str) -> Result<&Named, Failure> {
+        self.stores.find(call, name).map_err(|missing| match missing {
+            Missing::All => Self::none(call.dialect, name),
+            Missing::Name => ConfigurationFailure::NotFound(name).told(call.dialect),
+        })
     }
 
     /// The app that a call of Layotto's API names, or ours.
@@ -112,45 +144,47 @@ impl ConfigurationApi {
         named: &Named,
         keys: Vec<String>,
         metadata: Metadata,
-    ) -> Result<Selection, Status> {
+    ) -> Result<Selection, Failure> {
         let text = |name| property(&metadata, name).unwrap_or_default().to_owned();
         let (app, group, label) = (text("appId"), text("group"), text("label"));
         named.selection(call, (self.app(&app), &group, &label), keys, metadata)
     }
 
     /// Layotto's `GetConfiguration`: keys that are not there are left out.
-    pub(super) async fn get(
+    async fn get(
         &self,
         call: &Call,
         request: layotto::GetConfigurationRequest,
-    ) -> Result<layotto::GetConfigurationResponse, Status> {
+    ) -> Result<layotto::GetConfigurationResponse, Failure> {
         let named = self.store(call, &request.store_name)?;
         let place = (self.app(&request.app_id), &*request.group, &*request.label);
         let wanted = named.selection(call, place, request.keys, request.metadata)?;
         let items = named.store.get(&wanted).await;
-        let items = items.map_err(|cause| Failure::Get(&wanted.keys, &named.name, cause).status(call.dialect))?;
+        let items =
+            items.map_err(|cause| ConfigurationFailure::Get(&wanted.keys, &named.name, cause).told(call.dialect))?;
         Ok(layotto::GetConfigurationResponse { items: items.iter().map(layotto_item).collect() })
     }
 
     /// Dapr's `GetConfiguration`, which leaves out items with an empty value, too.
-    pub(super) async fn get_dapr(
+    async fn get_dapr(
         &self,
         call: &Call,
         request: dapr::GetConfigurationRequest,
-    ) -> Result<dapr::GetConfigurationResponse, Status> {
+    ) -> Result<dapr::GetConfigurationResponse, Failure> {
         let named = self.store(call, &request.store_name)?;
         let wanted = self.dapr_selection(call, named, request.keys, request.metadata)?;
         let items = named.store.get(&wanted).await;
-        let items = items.map_err(|cause| Failure::Get(&wanted.keys, &named.name, cause).status(call.dialect))?;
+        let items =
+            items.map_err(|cause| ConfigurationFailure::Get(&wanted.keys, &named.name, cause).told(call.dialect))?;
         let items = items.iter().filter(|item| !item.content.is_empty()).map(dapr_item);
         Ok(dapr::GetConfigurationResponse { items: items.collect() })
     }
 
     /// `SaveConfiguration`.
-    pub(super) async fn save(&self, call: &Call, request: layotto::SaveConfigurationRequest) -> Result<(), Status> {
+    async fn save(&self, call: &Call, request: layotto::SaveConfigurationRequest) -> Result<(), Failure> {
         let named = self.store(call, &request.store_name)?;
         if request.items.iter().any(|item| item.key.is_empty()) {
-            return Err(Failure::EmptyKey(&named.name).status(call.dialect));
+            return Err(ConfigurationFailure::EmptyKey(&named.name).told(call.dialect));
         }
         if request.items.is_empty() {
             return Ok(());
@@ -166,11 +200,11 @@ impl ConfigurationApi {
         };
         let items = request.items.into_iter().map(item).collect();
         let saved = named.store.save(self.app(&request.app_id), items, &request.metadata).await;
-        saved.map_err(|cause| Failure::Write(&named.name, cause).status(call.dialect))
+        saved.map_err(|cause| ConfigurationFailure::Write(&named.name, cause).told(call.dialect))
     }
 
     /// `DeleteConfiguration`: of no keys, nothing.
-    pub(super) async fn delete(&self, call: &Call, request: layotto::DeleteConfigurationRequest) -> Result<(), Status> {
+    async fn delete(&self, call: &Call, request: layotto::DeleteConfigurationRequest) -> Result<(), Failure> {
         let named = self.store(call, &request.store_name)?;
         let place = (self.app(&request.app_id), &*request.group, &*request.label);
         let gone = named.selection(call, place, request.keys, request.metadata)?;
@@ -178,12 +212,12 @@ impl ConfigurationApi {
             return Ok(());
         }
         let deleted = named.store.delete(&gone).await;
-        deleted.map_err(|cause| Failure::Write(&named.name, cause).status(call.dialect))
+        deleted.map_err(|cause| ConfigurationFailure::Write(&named.name, cause).told(call.dialect))
     }
 
     /// Layotto's `SubscribeConfiguration`: each message of the app adds a subscription; the changes of all come back
     /// on the one stream. Its subscriptions end with it, and those of other streams do not.
-    pub(super) async fn subscribe(&self, call: &Call, conversation: &Conversation) -> Result<(), Status> {
+    async fn subscribe(&self, call: &Call, conversation: &Conversation) -> Result<(), Failure> {
         let mut subscribers: Vec<(&Named, Subscriber)> = Vec::new();
         loop {
             let request = conversation.request::<layotto::SubscribeConfigurationRequest>();
@@ -217,7 +251,7 @@ impl ConfigurationApi {
                 Either::Right((_, News::InForce)) => {}
                 Either::Right((store, News::Changes(changes))) => push(conversation, &store, &changes)?,
                 Either::Right((store, News::Failed(cause))) => {
-                    return Err(Failure::Subscribe(&[], &store, cause).status(call.dialect));
+                    return Err(ConfigurationFailure::Subscribe(&[], &store, cause).told(call.dialect));
                 }
             }
         }
@@ -225,9 +259,9 @@ impl ConfigurationApi {
 
     /// Dapr's `SubscribeConfiguration`: the first message has the id of the subscription, and what changes from then
     /// on follows. The stream ends when the app ends it or unsubscribes.
-    pub(super) async fn subscribe_dapr(&self, call: &Call, conversation: &Conversation) -> Result<(), Status> {
+    async fn subscribe_dapr(&self, call: &Call, conversation: &Conversation) -> Result<(), Failure> {
         let request: Option<dapr::SubscribeConfigurationRequest> = conversation.request().await?;
-        let request = request.ok_or_else(|| Status::internal("the call ended without a message"))?;
+        let request = request.ok_or_else(|| Failure::new(Code::Internal, "the call ended without a message"))?;
         let named = self.store(call, &request.store_name)?;
         let wanted = self.dapr_selection(call, named, request.keys, request.metadata)?;
         named.accept(call, &wanted)?;
@@ -239,7 +273,7 @@ impl ConfigurationApi {
             match select(std::pin::pin!(subscriber.next()), std::pin::pin!(entry.ended())).await {
                 Either::Right(((), _)) => return Ok(()),
                 Either::Left((News::Failed(cause), _)) => {
-                    return Err(Failure::Subscribe(&wanted.keys, &named.name, cause).status(call.dialect));
+                    return Err(ConfigurationFailure::Subscribe(&wanted.keys, &named.name, cause).told(call.dialect));
                 }
                 Either::Left((News::InForce, _)) if in_force => {}
                 Either::Left((News::InForce, _)) => {
@@ -260,23 +294,23 @@ impl ConfigurationApi {
 
     /// `UnsubscribeConfiguration`, whichever worker has the stream. As with Dapr the id alone counts, and that there is
     /// none is no error.
-    pub(super) fn unsubscribe(
+    async fn unsubscribe(
         &self,
         call: &Call,
-        request: &dapr::UnsubscribeConfigurationRequest,
-    ) -> dapr::UnsubscribeConfigurationResponse {
+        request: dapr::UnsubscribeConfigurationRequest,
+    ) -> Result<dapr::UnsubscribeConfigurationResponse, Failure> {
         let _ = self.store(call, &request.store_name); // noted where it is known
         let ok = self.stores.iter().any(|named| named.register.end(&request.id));
         let unknown = || {
             let id = text::name(&request.id);
             format!("failed to unsubscribe to configuration request {id}: subscription does not exist")
         };
-        dapr::UnsubscribeConfigurationResponse { ok, message: if ok { String::new() } else { unknown() } }
+        Ok(dapr::UnsubscribeConfigurationResponse { ok, message: if ok { String::new() } else { unknown() } })
     }
 }
 
 /// Sends what changed to an app of Layotto's: a message has items of one app.
-fn push(conversation: &Conversation, store: &str, changes: &[Rc<Change>]) -> Result<(), Status> {
+fn push(conversation: &Conversation, store: &str, changes: &[Rc<Change>]) -> Result<(), Failure> {
     let mut message = layotto::SubscribeConfigurationResponse { store_name: store.to_owned(), ..Default::default() };
     let mut bytes = 0;
     for change in changes {
@@ -291,11 +325,11 @@ fn push(conversation: &Conversation, store: &str, changes: &[Rc<Change>]) -> Res
         message.app_id.clone_from(&change.app);
         message.items.push(item);
     }
-    if message.items.is_empty() { Ok(()) } else { conversation.reply(&message) }
+    if message.items.is_empty() { Ok(()) } else { Ok(conversation.reply(&message)?) }
 }
 
 /// Sends what changed to an app of Dapr's. A message has an item for a key, so a key that changed twice needs two.
-fn push_dapr(conversation: &Conversation, id: &str, changes: Vec<Rc<Change>>) -> Result<(), Status> {
+fn push_dapr(conversation: &Conversation, id: &str, changes: Vec<Rc<Change>>) -> Result<(), Failure> {
     let mut message = dapr::SubscribeConfigurationResponse { id: id.to_owned(), ..Default::default() };
     let mut bytes = 0;
     for change in changes {
@@ -309,7 +343,7 @@ fn push_dapr(conversation: &Conversation, id: &str, changes: Vec<Rc<Change>>) ->
         bytes += item.encoded_len();
         message.items.insert(key, item);
     }
-    if message.items.is_empty() { Ok(()) } else { conversation.reply(&message) }
+    if message.items.is_empty() { Ok(()) } else { Ok(conversation.reply(&message)?) }
 }
 
 fn layotto_item(item: &Item) -> layotto::ConfigurationItem {

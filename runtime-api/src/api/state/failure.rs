@@ -1,15 +1,15 @@
 //! Failures of the State API. Reasons are Dapr's: those of its older errors begin with `ERR_`.
 
-use tonic::{Code, Status};
+use tonic::Code;
 
-use super::{Details, fill, with_details};
 use crate::api::dialect::Dialect;
+use crate::api::failure::{Failure, fill};
 use crate::component::{Block, state};
 use crate::text::name;
 
 /// Why a call of the State API failed.
 #[derive(Debug)]
-pub(in crate::api) enum StateFailure<'a> {
+pub(super) enum StateFailure<'a> {
     /// There is no state store at all.
     NotConfigured(&'a str),
     /// There is none of that name.
@@ -35,84 +35,80 @@ pub(in crate::api) enum StateFailure<'a> {
 }
 
 impl StateFailure<'_> {
-    /// The status for an app that called by this dialect.
-    pub(in crate::api) fn status(self, dialect: &Dialect) -> Status {
+    /// In the words of the API that was called.
+    pub(super) fn told(self, dialect: Dialect) -> Failure {
         use StateFailure as F;
-        let (code, details, text) = match self {
+        let (code, reason, text) = match self {
             F::NotConfigured(store) => (
                 Code::FailedPrecondition,
-                Details::reason("DAPR_STATE_NOT_CONFIGURED"),
-                fill(dialect.no_state_store, &[("store", &name(store))]),
+                "DAPR_STATE_NOT_CONFIGURED",
+                fill(dialect.pick(NONE.0, NONE.1), &[("store", &name(store))]),
             ),
-            F::NotFound(store) => (
-                Code::InvalidArgument,
-                Details::reason("DAPR_STATE_NOT_FOUND"),
-                format!("state store {} is not found", name(store)),
-            ),
+            F::NotFound(store) => {
+                (Code::InvalidArgument, "DAPR_STATE_NOT_FOUND", format!("state store {} is not found", name(store)))
+            }
             F::IllegalKey(store, key) => {
-                let resource = Some((Block::State, store));
-                let details =
-                    Details { resource, wrong: Some(key), reason: "DAPR_STATE_ILLEGAL_KEY", ..Details::default() };
                 let text = format!("input key/keyPrefix '{}' can't contain '||'", name(key));
-                (dialect.illegal_key, details, text)
+                return Failure::new(dialect.pick(Code::InvalidArgument, Code::Unknown), text)
+                    .reason("DAPR_STATE_ILLEGAL_KEY")
+                    .resource(Block::State, store)
+                    .wrong(key);
             }
-            F::EmptyKey => {
-                (Code::InvalidArgument, Details::reason("ERR_STATE_SAVE"), "state key cannot be empty".to_owned())
-            }
+            F::EmptyKey => (Code::InvalidArgument, "ERR_STATE_SAVE", "state key cannot be empty".to_owned()),
             F::Get(key, store, cause) => (
                 passing(&cause).unwrap_or(Code::Internal),
-                Details::reason("ERR_STATE_GET"),
+                "ERR_STATE_GET",
                 format!("fail to get {} from state store {store}: {cause}", name(key)),
             ),
-            F::Save(store, cause) => (
-                write_code(&cause),
-                Details::reason("ERR_STATE_SAVE"),
-                format!("failed saving state in state store {store}: {cause}"),
-            ),
+            F::Save(store, cause) => {
+                (write_code(&cause), "ERR_STATE_SAVE", format!("failed saving state in state store {store}: {cause}"))
+            }
             F::Delete(key, cause) => (
                 write_code(&cause),
-                Details::reason("ERR_STATE_DELETE"),
+                "ERR_STATE_DELETE",
                 format!("failed deleting state with key {}: {cause}", name(key)),
             ),
             F::DeleteBulk(store, cause) => (
-                dialect.bulk_failed.filter(|_| passing(&cause).is_none()).unwrap_or_else(|| write_code(&cause)),
-                Details::reason("ERR_STATE_BULK_DELETE"),
+                match dialect {
+                    // Whatever the cause, unless trying again may help.
+                    Dialect::Layotto if passing(&cause).is_none() => Code::Unknown,
+                    _ => write_code(&cause),
+                },
+                "ERR_STATE_BULK_DELETE",
                 format!("failed deleting state in state store {store}: {cause}"),
             ),
             F::TransactionsNotSupported(store) => {
-                let details = Details {
-                    help: Some(STORES),
-                    resource: Some((Block::State, store)),
-                    reason: "DAPR_STATE_TRANSACTIONS_NOT_SUPPORTED",
-                    ..Details::default()
-                };
-                let text = format!("state store {store} doesn't support {}", dialect.transactions);
-                (Code::Unimplemented, details, text)
+                let text =
+                    format!("state store {store} doesn't support {}", dialect.pick("transactions", "transaction"));
+                return Failure::new(Code::Unimplemented, text)
+                    .reason("DAPR_STATE_TRANSACTIONS_NOT_SUPPORTED")
+                    .resource(Block::State, store)
+                    .help(STORES);
             }
             F::UnknownOperation(operation) => (
                 Code::Unimplemented,
-                Details::reason("ERR_NOT_SUPPORTED_STATE_OPERATION"),
+                "ERR_NOT_SUPPORTED_STATE_OPERATION",
                 format!("operation type {} not supported", name(operation)),
             ),
             F::Transaction(store, cause @ state::Error::TooManyOperations(have, most)) => {
-                let (have, most) = (have.to_string(), most.to_string());
-                let details = Details {
-                    resource: Some((Block::State, store)),
-                    reason: "DAPR_STATE_TOO_MANY_TRANSACTIONS",
-                    metadata: &[("currentOpsTransaction", &have), ("maxOpsPerTransaction", &most)],
-                    ..Details::default()
-                };
-                return with_details(dialect, Code::InvalidArgument, cause.to_string(), details);
+                return Failure::new(Code::InvalidArgument, cause.to_string())
+                    .reason("DAPR_STATE_TOO_MANY_TRANSACTIONS")
+                    .resource(Block::State, store)
+                    .metadata("currentOpsTransaction", have.to_string())
+                    .metadata("maxOpsPerTransaction", most.to_string());
             }
             F::Transaction(_, cause) => (
                 passing(&cause).unwrap_or(Code::Internal),
-                Details::reason("ERR_STATE_TRANSACTION"),
+                "ERR_STATE_TRANSACTION",
                 format!("error while executing state transaction: {cause}"),
             ),
         };
-        with_details(dialect, code, text, details)
+        Failure::new(code, text).reason(reason)
     }
 }
+
+/// What is said where there is no state store at all, by Dapr and by Layotto; `{store}` is the one that was asked for.
+const NONE: (&str, &str) = ("state store {store} is not configured", "state store is not configured");
 
 /// Where Dapr sends those whose store has no transactions.
 const STORES: (&str, &str) = (

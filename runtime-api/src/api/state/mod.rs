@@ -1,5 +1,7 @@
 //! The State API: its rules once for both dialects. Names of stores, keys and texts are Dapr's and Layotto's.
 
+mod failure;
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -15,16 +17,37 @@ use futures::future::LocalBoxFuture;
 use futures::stream::{self, Stream, StreamExt};
 use prost::Message;
 use serde::de::IgnoredAny;
-use tonic::Status;
 
-use super::dialect::{Dialect, StatePrefix};
+use super::dialect::{DAPR, Dialect, LAYOTTO};
+use super::failure::Failure;
 use super::prefix::{SEPARATOR, holds_separator};
-use super::status::StateFailure;
+use super::room::{Api, Method, Missing, Opening, Room, Stores, opens, unary};
 use super::{Call, call, rfc3339};
 use crate::component::state::{Concurrency, Delete, Error, Item, Operation, Store, TTL, Ttl, Write};
-use crate::component::{Block, property};
+use crate::component::{Block, Build, property};
 use crate::config::{self, Config};
 use crate::pace::Pace;
+use failure::StateFailure;
+
+/// The State API.
+pub(super) const ROOM: Room = Room {
+    open: opens::<StateApi>(),
+    methods: &[
+        Method { names: &[(DAPR, "GetState"), (LAYOTTO, "GetState")], handler: unary!(StateApi, get) },
+        Method { names: &[(DAPR, "SaveState"), (LAYOTTO, "SaveState")], handler: unary!(StateApi, save) },
+        Method { names: &[(DAPR, "GetBulkState"), (LAYOTTO, "GetBulkState")], handler: unary!(StateApi, get_bulk) },
+        Method { names: &[(DAPR, "DeleteState"), (LAYOTTO, "DeleteState")], handler: unary!(StateApi, delete) },
+        Method {
+            names: &[(DAPR, "DeleteBulkState"), (LAYOTTO, "DeleteBulkState")],
+            handler: unary!(StateApi, delete_bulk),
+        },
+        Method {
+            names: &[(DAPR, "ExecuteStateTransaction"), (LAYOTTO, "ExecuteStateTransaction")],
+            handler: unary!(StateApi, transact),
+        },
+    ],
+    paths: &[],
+};
 
 /// Keys of one call that are read or written at the same time.
 const BULK_WIDTH: usize = 128;
@@ -35,7 +58,7 @@ const NAMESPACE: &str = "namespace";
 /// All state stores of the app.
 #[derive(Debug)]
 pub(super) struct StateApi {
-    stores: Vec<Named>,
+    stores: Stores<Named>,
     pace: Pace,
     /// The largest reply.
     most_bytes: usize,
@@ -83,65 +106,65 @@ impl Prefix {
 
 impl Named {
     /// The key in the store.
-    fn key(&self, dialect: &Dialect, key: &str) -> Result<String, Status> {
+    fn key(&self, dialect: Dialect, key: &str) -> Result<String, Failure> {
         let prefix = match &self.prefix {
-            Prefix::Usual if dialect.state_prefix == StatePrefix::AppId => &self.app_id,
+            Prefix::Usual if dialect == Dialect::Dapr => &self.app_id,
             Prefix::Usual | Prefix::None => "",
             Prefix::Text(text) => text.as_str(),
-            Prefix::Namespace(text) if dialect.namespaces => text.as_str(),
+            Prefix::Namespace(text) if dialect == Dialect::Dapr => text.as_str(),
             Prefix::Namespace(_) => NAMESPACE,
         };
         if holds_separator(key) {
-            return Err(StateFailure::IllegalKey(&self.name, key).status(dialect));
+            return Err(StateFailure::IllegalKey(&self.name, key).told(dialect));
         }
         Ok(if prefix.is_empty() { key.to_owned() } else { [prefix, SEPARATOR, key].concat() })
     }
 }
 
-impl StateApi {
-    /// The stores among these components.
-    pub(super) fn new(config: &Config, pace: &Pace, stores: Vec<(&config::Component, Rc<dyn Store>)>) -> Self {
-        let named = |(component, store): (&config::Component, _)| Named {
-            name: component.name.clone(),
-            prefix: Prefix::new(config, component),
-            app_id: config.app_id.clone(),
-            store,
-        };
-        let most_bytes = config.limits.max_reply_bytes();
-        Self { stores: stores.into_iter().map(named).collect(), pace: pace.clone(), most_bytes }
+impl Api for StateApi {
+    const BLOCK: Option<Block> = Some(Block::State);
+
+    fn open(opening: &Opening<'_>) -> Self {
+        let config = opening.config;
+        let stores = opening.stores(Block::State, |build, environment| {
+            let Build::State(build) = build else { return None };
+            let component = &environment.component;
+            let (name, prefix) = (component.name.clone(), Prefix::new(config, component));
+            Some(Named { name, prefix, app_id: config.app_id.clone(), store: build(&environment) })
+        });
+        Self { stores, pace: opening.pace.clone(), most_bytes: config.limits.max_reply_bytes() }
     }
 
-    fn store(&self, call: &Call, name: &str) -> Result<&Named, Status> {
-        let Some(store) = self.stores.iter().find(|store| store.name == name) else {
-            let failure =
-                if self.stores.is_empty() { StateFailure::NotConfigured(name) } else { StateFailure::NotFound(name) };
-            return Err(failure.status(call.dialect));
-        };
-        call.concerns(Block::State, name);
-        Ok(store)
+    fn none(dialect: Dialect, store: &str) -> Failure {
+        StateFailure::NotConfigured(store).told(dialect)
+    }
+}
+
+impl StateApi {
+    fn store(&self, call: &Call, name: &str) -> Result<&Named, Failure> {
+        self.stores.find(call, name).map_err(|missing| match missing {
+            Missing::All => Self::none(call.dialect, name),
+            Missing::Name => StateFailure::NotFound(name).told(call.dialect),
+        })
     }
 
     /// `GetState`: a key that is not there is no error.
-    pub(super) async fn get(
-        &self,
-        call: &Call,
-        request: dapr::GetStateRequest,
-    ) -> Result<dapr::GetStateResponse, Status> {
+    async fn get(&self, call: &Call, request: dapr::GetStateRequest) -> Result<dapr::GetStateResponse, Failure> {
         let named = self.store(call, &request.store_name)?;
         let key = named.key(call.dialect, &request.key)?;
         let found = named.store.get(&key).await;
-        let found = found.map_err(|cause| StateFailure::Get(&request.key, &named.name, cause).status(call.dialect))?;
+        let found = found.map_err(|cause| StateFailure::Get(&request.key, &named.name, cause).told(call.dialect))?;
         let Item { data, etag, expires } = found.unwrap_or_default();
         Ok(dapr::GetStateResponse { data, etag: etag.unwrap_or_default(), metadata: response_metadata(expires) })
     }
 
     /// `GetBulkState`: an item for each key, in the order of the keys, with the error of those that failed. It ends as
     /// soon as what was read is more than can be sent; reads under way end with it.
-    pub(super) async fn get_bulk(
+    async fn get_bulk(
         &self,
         call: &Call,
         request: dapr::GetBulkStateRequest,
-    ) -> Result<dapr::GetBulkStateResponse, Status> {
+    ) -> Result<dapr::GetBulkStateResponse, Failure> {
         let named = self.store(call, &request.store_name)?;
         let mut keys = Vec::with_capacity(request.keys.len());
         for key in &request.keys {
@@ -170,7 +193,7 @@ impl StateApi {
         loop {
             let next = poll_fn(|context| match reads.as_mut().poll_next(context) {
                 _ if read.get() > self.most_bytes => {
-                    Poll::Ready(Err(call::reply_too_large(read.get(), self.most_bytes)))
+                    Poll::Ready(Err(Failure::from(call::reply_too_large(read.get(), self.most_bytes))))
                 }
                 next => next.map(Ok),
             });
@@ -182,12 +205,12 @@ impl StateApi {
     }
 
     /// `SaveState`: each item by itself; the call fails when one does, and the others are written all the same.
-    pub(super) async fn save(&self, call: &Call, request: dapr::SaveStateRequest) -> Result<(), Status> {
+    async fn save(&self, call: &Call, request: dapr::SaveStateRequest) -> Result<(), Failure> {
         let named = self.store(call, &request.store_name)?;
         let mut writes = Vec::with_capacity(request.states.len());
         for item in request.states {
-            if item.key.is_empty() && !call.dialect.empty_key {
-                return Err(StateFailure::EmptyKey.status(call.dialect));
+            if item.key.is_empty() && call.dialect == Dialect::Dapr {
+                return Err(StateFailure::EmptyKey.told(call.dialect));
             }
             let key = named.key(call.dialect, &item.key)?;
             writes.push((item.key.clone(), write(item, key, &BTreeMap::new())));
@@ -202,21 +225,21 @@ impl StateApi {
             (name, Box::pin(attempt))
         });
         match errors(&self.pace, writes.collect()).await {
-            Some(cause) => Err(StateFailure::Save(&named.name, cause).status(call.dialect)),
+            Some(cause) => Err(StateFailure::Save(&named.name, cause).told(call.dialect)),
             None => Ok(()),
         }
     }
 
     /// `DeleteState`: an item that is not there is no error, unless an etag says that it should be.
-    pub(super) async fn delete(&self, call: &Call, request: dapr::DeleteStateRequest) -> Result<(), Status> {
+    async fn delete(&self, call: &Call, request: dapr::DeleteStateRequest) -> Result<(), Failure> {
         let named = self.store(call, &request.store_name)?;
         let key = named.key(call.dialect, &request.key)?;
         let deleted = named.store.delete(delete(key, request.etag, request.options)).await;
-        deleted.map_err(|cause| StateFailure::Delete(&request.key, cause).status(call.dialect))
+        deleted.map_err(|cause| StateFailure::Delete(&request.key, cause).told(call.dialect))
     }
 
     /// `DeleteBulkState`: as [`StateApi::save`], of removals.
-    pub(super) async fn delete_bulk(&self, call: &Call, request: dapr::DeleteBulkStateRequest) -> Result<(), Status> {
+    async fn delete_bulk(&self, call: &Call, request: dapr::DeleteBulkStateRequest) -> Result<(), Failure> {
         let named = self.store(call, &request.store_name)?;
         let mut deletes = Vec::with_capacity(request.states.len());
         for item in request.states {
@@ -227,21 +250,17 @@ impl StateApi {
             (name, Box::pin(async move { named.store.delete(delete).await }))
         });
         match errors(&self.pace, deletes.collect()).await {
-            Some(cause) => Err(StateFailure::DeleteBulk(&named.name, cause).status(call.dialect)),
+            Some(cause) => Err(StateFailure::DeleteBulk(&named.name, cause).told(call.dialect)),
             None => Ok(()),
         }
     }
 
     /// `ExecuteStateTransaction`: the operations in their order, as one.
-    pub(super) async fn transact(
-        &self,
-        call: &Call,
-        request: dapr::ExecuteStateTransactionRequest,
-    ) -> Result<(), Status> {
+    async fn transact(&self, call: &Call, request: dapr::ExecuteStateTransactionRequest) -> Result<(), Failure> {
         let named = self.store(call, &request.store_name)?;
         let failed = |cause| match cause {
-            Error::TransactionsNotSupported => StateFailure::TransactionsNotSupported(&named.name).status(call.dialect),
-            cause => StateFailure::Transaction(&named.name, cause).status(call.dialect),
+            Error::TransactionsNotSupported => StateFailure::TransactionsNotSupported(&named.name).told(call.dialect),
+            cause => StateFailure::Transaction(&named.name, cause).told(call.dialect),
         };
         let mut operations = Vec::with_capacity(request.operations.len());
         for operation in request.operations {
@@ -251,7 +270,7 @@ impl StateApi {
             operations.push(match operation.operation_type.as_str() {
                 "upsert" => Operation::Upsert(write(item, key, &request.metadata).map_err(&failed)?),
                 "delete" => Operation::Delete(delete(key, item.etag, item.options)),
-                other => return Err(StateFailure::UnknownOperation(other).status(call.dialect)),
+                other => return Err(StateFailure::UnknownOperation(other).told(call.dialect)),
             });
         }
         if operations.is_empty() {

@@ -1,15 +1,15 @@
 //! Failures of the Secrets API. Dapr's have no details.
 
-use tonic::{Code, Status};
+use tonic::Code;
 
-use super::fill;
 use crate::api::dialect::Dialect;
+use crate::api::failure::{Failure, fill};
 use crate::component::secrets::Error;
 use crate::text::name as short;
 
 /// Why a call of the Secrets API failed.
 #[derive(Debug)]
-pub(in crate::api) enum SecretsFailure<'a> {
+pub(super) enum SecretsFailure<'a> {
     /// There is no secret store at all.
     NotConfigured,
     /// There is none of that name.
@@ -24,22 +24,36 @@ pub(in crate::api) enum SecretsFailure<'a> {
 
 /// How a dialect words these failures. `{name}`, `{store}` and `{cause}` stand for what the call was about.
 #[derive(Debug)]
-pub struct SecretTexts {
+struct Words {
     /// There is no secret store at all.
-    pub not_configured: &'static str,
+    not_configured: &'static str,
     /// There is none of that name.
-    pub not_found: &'static str,
+    not_found: &'static str,
     /// A read failed.
-    pub get: &'static str,
+    get: &'static str,
     /// A read of all failed.
-    pub get_bulk: &'static str,
+    get_bulk: &'static str,
 }
 
+const DAPR: Words = Words {
+    not_configured: "secret store is not configured",
+    not_found: "failed finding secret store with key {store}",
+    get: "failed getting secret with key {name} from secret store {store}: {cause}",
+    get_bulk: "failed getting secrets from secret store {store}: {cause}",
+};
+
+const LAYOTTO: Words = Words {
+    not_configured: "error when get secret but not find configured",
+    not_found: "error when get secret but not find : {store}",
+    get: "error when get secret : secret name => {name},store name =>{store},error => {cause}",
+    get_bulk: "error when bulk get secret {store}: {cause}",
+};
+
 impl SecretsFailure<'_> {
-    /// The status for an app that called by this dialect.
-    pub(in crate::api) fn status(self, dialect: &Dialect) -> Status {
+    /// In the words of the API that was called.
+    pub(super) fn told(self, dialect: Dialect) -> Failure {
         use SecretsFailure as F;
-        let texts = &dialect.secrets;
+        let texts = dialect.pick(&DAPR, &LAYOTTO);
         let code = |cause: &Error| match cause {
             // An outage is told as such, so that clients try again.
             Error::Unavailable(_) => Code::Unavailable,
@@ -47,18 +61,21 @@ impl SecretsFailure<'_> {
             Error::NotFound(_) | Error::Failed(_) => Code::Internal,
         };
         match self {
-            F::NotConfigured => Status::failed_precondition(texts.not_configured),
-            F::NotFound(store) => Status::invalid_argument(fill(texts.not_found, &[("store", &short(store))])),
-            F::Denied(name, store) => {
-                Status::permission_denied(format!("access denied by policy to get {:?} from {store:?}", short(name)))
+            F::NotConfigured => Failure::new(Code::FailedPrecondition, texts.not_configured),
+            F::NotFound(store) => {
+                Failure::new(Code::InvalidArgument, fill(texts.not_found, &[("store", &short(store))]))
             }
+            F::Denied(name, store) => Failure::new(
+                Code::PermissionDenied,
+                format!("access denied by policy to get {:?} from {store:?}", short(name)),
+            ),
             F::Get(name, store, cause) => {
                 let text = fill(texts.get, &[("name", &short(name)), ("store", store), ("cause", &cause.to_string())]);
-                Status::new(code(&cause), text)
+                Failure::new(code(&cause), text)
             }
             F::GetBulk(store, cause) => {
                 let text = fill(texts.get_bulk, &[("store", store), ("cause", &cause.to_string())]);
-                Status::new(code(&cause), text)
+                Failure::new(code(&cause), text)
             }
         }
     }

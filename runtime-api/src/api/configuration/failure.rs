@@ -1,15 +1,15 @@
 //! Failures of the Configuration API.
 
-use tonic::{Code, Status};
+use tonic::Code;
 
-use super::{Details, fill, with_details};
 use crate::api::dialect::Dialect;
+use crate::api::failure::{Failure, fill};
 use crate::component::configuration;
 use crate::text::{name, names};
 
 /// Why a call of the Configuration API failed.
 #[derive(Debug)]
-pub(in crate::api) enum ConfigurationFailure<'a> {
+pub(super) enum ConfigurationFailure<'a> {
     /// There is no store of configuration at all.
     NotConfigured(&'a str),
     /// There is none of that name.
@@ -24,11 +24,37 @@ pub(in crate::api) enum ConfigurationFailure<'a> {
     Subscribe(&'a [String], &'a str, configuration::Error),
 }
 
+/// Codes and texts; in them stand for themselves `{store}`, `{keys}` and `{cause}`.
+struct Words {
+    /// There is no store at all.
+    none: (Code, &'static str),
+    /// There is none of that name.
+    unknown: (Code, &'static str),
+    /// A read failed.
+    get: (Code, &'static str),
+    /// A subscription could not begin.
+    subscribe: (Code, &'static str),
+}
+
+const DAPR: Words = Words {
+    none: (Code::FailedPrecondition, "configuration stores not configured"),
+    unknown: (Code::InvalidArgument, "configuration store {store} not found"),
+    get: (Code::Internal, "failed to get [{keys}] from Configuration store {store}: {cause}"),
+    subscribe: (Code::InvalidArgument, "failed to subscribe [{keys}] from Configuration store {store}: {cause}"),
+};
+
+const LAYOTTO: Words = Words {
+    none: (Code::Unknown, "configure store [{store}] don't support now"),
+    unknown: (Code::Unknown, "configure store [{store}] don't support now"),
+    get: (Code::Unknown, "get configuration failed with error: {cause}"),
+    subscribe: (Code::Unknown, "subscribe configuration of store {store} failed with error: {cause}"),
+};
+
 impl ConfigurationFailure<'_> {
-    /// The status for an app that called by this dialect.
-    pub(in crate::api) fn status(self, dialect: &Dialect) -> Status {
+    /// In the words of the API that was called.
+    pub(super) fn told(self, dialect: Dialect) -> Failure {
         use ConfigurationFailure as F;
-        let told = &dialect.configuration;
+        let told = dialect.pick(&DAPR, &LAYOTTO);
         let text = |told: &str, keys: &[String], store: &str, cause: Option<&configuration::Error>| {
             let cause = cause.map(ToString::to_string).unwrap_or_default();
             let keys = names(keys, " ");
@@ -60,7 +86,7 @@ impl ConfigurationFailure<'_> {
                 (code_of(&cause, code), "ERR_CONFIGURATION_SUBSCRIBE", text(told, keys, store, Some(&cause)))
             }
         };
-        with_details(dialect, code, text, Details::reason(reason))
+        Failure::new(code, text).reason(reason)
     }
 }
 
