@@ -1,5 +1,6 @@
 //! The registry: every driver is one row of [`DRIVERS`], and nothing else in the project lists them.
 
+mod buckets;
 pub mod configuration;
 pub mod etcd;
 pub mod lock;

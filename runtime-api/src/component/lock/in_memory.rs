@@ -1,16 +1,15 @@
-//! Locks in the memory of Envoy, the same for all workers: buckets in the shared area, each a value that is changed by
-//! compare-and-swap.
+//! Locks in the memory of Envoy, the same for all workers: buckets in the shared area.
 
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use prost::Message;
 
 use super::{Error, Held, Outcome, Store};
-use crate::component::{Block, Build, Driver, Environment, V1, bucket_of};
-use crate::proxy::{MISSING, Proxy, shared_init};
+use crate::component::buckets::{BUCKETS, Buckets};
+use crate::component::{Block, Build, Driver, Environment, V1};
+use crate::proxy::Proxy;
 
 /// The row of the registry.
 pub const DRIVER: Driver = Driver {
@@ -25,7 +24,6 @@ pub const DRIVER: Driver = Driver {
     build: Build::Lock(|environment| Rc::new(InMemory::new(environment))),
 };
 
-const BUCKETS: u32 = 256;
 /// A bound, since the area never shrinks: 16 MiB for all buckets, some 100,000 locks at the same time.
 const MOST_BUCKET_BYTES: usize = 64 * 1024;
 
@@ -33,8 +31,7 @@ const MOST_BUCKET_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct InMemory {
     proxy: Rc<dyn Proxy>,
-    /// What the names of its values in the shared area begin with.
-    prefix: String,
+    buckets: Buckets,
 }
 
 /// Some of the locks.
@@ -61,35 +58,26 @@ struct Lock {
 impl InMemory {
     fn new(environment: &Environment) -> Self {
         let Environment { proxy, component, .. } = environment;
-        let store = Self { proxy: Rc::clone(proxy), prefix: format!("lock.in-memory/{}/", component.name) };
-        (0..BUCKETS).for_each(|number| shared_init(&**proxy, &format!("{}{number}", store.prefix)));
-        store
+        let buckets = Buckets::open(proxy, format!("lock.in-memory/{}/", component.name));
+        Self { proxy: Rc::clone(proxy), buckets }
     }
 
-    /// Changes the bucket of a key, again when another worker was faster. Nothing is written when `change` gives none.
+    /// Changes the bucket of a key if `change` says so. What has ended is not in it.
     fn change<T>(&self, key: &str, change: impl Fn(&mut Bucket, i64) -> (T, bool)) -> Result<T, Error> {
-        let name = format!("{}{}", self.prefix, bucket_of(key, BUCKETS));
-        loop {
-            let (bytes, version) = self.proxy.shared_get(&name).unwrap_or(MISSING);
-            let before = bytes.len();
-            let mut bucket = decode(bytes);
+        self.buckets.change(key, |bucket: &mut Bucket| {
+            let before = bucket.encoded_len();
             let now = micros(self.proxy.wall_clock());
             bucket.locks.retain(|lock| now < lock.expires);
-            let (outcome, changed) = change(&mut bucket, now);
-            if !changed {
-                return Ok(outcome);
-            }
-            let bytes = bucket.encode_to_vec();
-            if bytes.len() > MOST_BUCKET_BYTES && bytes.len() > before {
+            let (outcome, changed) = change(bucket, now);
+            let after = bucket.encoded_len();
+            if changed && after > MOST_BUCKET_BYTES && after > before {
                 return Err(Error::Unavailable(format!(
                     "the locks in memory are full ({MOST_BUCKET_BYTES} bytes in one of {BUCKETS} parts); \
                      unlock some, or use lock.redis"
                 )));
             }
-            if self.proxy.shared_set(&name, &bytes, Some(version)).is_ok() {
-                return Ok(outcome);
-            }
-        }
+            Ok((outcome, changed))
+        })
     }
 
     /// Changes the lock of the owner; `false` drops it.
@@ -135,11 +123,6 @@ impl Store for InMemory {
             true
         })
     }
-}
-
-/// What cannot be read is taken for empty: only this code writes it.
-fn decode(bytes: Bytes) -> Bucket {
-    Message::decode(bytes).unwrap_or_default()
 }
 
 fn micros(time: SystemTime) -> i64 {

@@ -1,5 +1,4 @@
-//! Sequences in the memory of Envoy, the same for all workers: buckets in the shared area, each a value that is changed
-//! by compare-and-swap.
+//! Sequences in the memory of Envoy, the same for all workers: buckets in the shared area.
 
 use std::rc::Rc;
 
@@ -7,8 +6,8 @@ use async_trait::async_trait;
 use prost::Message;
 
 use super::{Error, Store};
-use crate::component::{Block, Build, Driver, Environment, V1, bucket_of};
-use crate::proxy::{MISSING, Proxy, shared_init};
+use crate::component::buckets::{BUCKETS, Buckets};
+use crate::component::{Block, Build, Driver, Environment, V1};
 
 /// The row of the registry.
 pub const DRIVER: Driver = Driver {
@@ -23,17 +22,12 @@ pub const DRIVER: Driver = Driver {
     build: Build::Sequencer(|environment| Rc::new(InMemory::new(environment))),
 };
 
-const BUCKETS: u32 = 256;
 /// A bound, since a sequence stays for as long as Envoy runs: 8 MiB for all buckets, some 100,000 keys.
 const MOST_BUCKET_BYTES: usize = 32 * 1024;
 
 /// A sequencer in the shared area.
 #[derive(Debug)]
-pub struct InMemory {
-    proxy: Rc<dyn Proxy>,
-    /// What the names of its values in the shared area begin with.
-    prefix: String,
-}
+pub struct InMemory(Buckets);
 
 /// Some of the sequences.
 #[derive(Clone, PartialEq, Message)]
@@ -54,40 +48,31 @@ struct Sequence {
 impl InMemory {
     fn new(environment: &Environment) -> Self {
         let Environment { proxy, component, .. } = environment;
-        let store = Self { proxy: Rc::clone(proxy), prefix: format!("sequencer.in-memory/{}/", component.name) };
-        (0..BUCKETS).for_each(|number| shared_init(&**proxy, &format!("{}{number}", store.prefix)));
-        store
+        Self(Buckets::open(proxy, format!("sequencer.in-memory/{}/", component.name)))
     }
 }
 
 #[async_trait(?Send)]
 impl Store for InMemory {
     async fn next_id(&self, key: &str, above: i64) -> Result<i64, Error> {
-        let name = format!("{}{}", self.prefix, bucket_of(key, BUCKETS));
-        loop {
-            let (bytes, version) = self.proxy.shared_get(&name).unwrap_or(MISSING);
-            let mut bucket = Bucket::decode(bytes).unwrap_or_default();
-            let at = bucket.sequences.iter().position(|sequence| sequence.key == key);
-            let fresh = at.is_none();
-            let at = at.unwrap_or_else(|| {
-                bucket.sequences.push(Sequence { key: key.to_owned(), last: 0 });
-                bucket.sequences.len() - 1
-            });
-            let Some(sequence) = bucket.sequences.get_mut(at) else { continue };
-            let Some(id) = sequence.last.max(above).checked_add(1) else {
+        self.0.change(key, |bucket: &mut Bucket| {
+            let known = bucket.sequences.iter_mut().find(|sequence| sequence.key == key);
+            let last = known.as_ref().map_or(0, |sequence| sequence.last);
+            let Some(id) = last.max(above).checked_add(1) else {
                 return Err(Error::Failed(format!("the ids of this key are used up: {} was the last", i64::MAX)));
             };
-            sequence.last = id;
-            let bytes = bucket.encode_to_vec();
-            if fresh && bytes.len() > MOST_BUCKET_BYTES {
+            if let Some(sequence) = known {
+                sequence.last = id;
+                return Ok((id, true));
+            }
+            bucket.sequences.push(Sequence { key: key.to_owned(), last: id });
+            if bucket.encoded_len() > MOST_BUCKET_BYTES {
                 return Err(Error::Failed(format!(
                     "the sequences in memory are full ({MOST_BUCKET_BYTES} bytes in one of {BUCKETS} parts); \
                      use sequencer.redis"
                 )));
             }
-            if self.proxy.shared_set(&name, &bytes, Some(version)).is_ok() {
-                return Ok(id);
-            }
-        }
+            Ok((id, true))
+        })
     }
 }

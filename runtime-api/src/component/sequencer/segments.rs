@@ -8,6 +8,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::SystemTime;
 
@@ -15,11 +16,10 @@ use futures::future::{FutureExt, LocalBoxFuture, Shared};
 use prost::Message;
 
 use super::{Error, Segment, Store};
-use crate::component::{Environment, bucket_of};
-use crate::proxy::{Level, MISSING, Proxy, Version, shared_init};
+use crate::component::Environment;
+use crate::component::buckets::Buckets;
+use crate::proxy::{Level, Proxy};
 
-/// So few that a bucket stays small and so many that keys seldom share one.
-const BUCKETS: u32 = 256;
 /// Keys of a bucket.
 const MOST_KEYS: usize = 16;
 /// What is longer is fetched id by id.
@@ -36,7 +36,7 @@ struct Area {
     proxy: Rc<dyn Proxy>,
     store: Rc<dyn Store>,
     component: String,
-    prefix: String,
+    buckets: Buckets,
     /// What tells these settings of the component from others.
     origin: String,
     step: u32,
@@ -135,13 +135,12 @@ impl Segments {
             proxy: Rc::clone(proxy),
             store,
             component: component.name.clone(),
-            prefix: format!("sequencer/{}/2/", component.name), // the number is that of the layout
+            buckets: Buckets::open(proxy, format!("sequencer/{}/2/", component.name)), // the number is that of the layout
             origin: format!("{:x}/{}", settings.fingerprint(), component.cluster),
             step: settings.whole("segmentStep").and_then(|step| step.try_into().ok()).unwrap_or(10_000),
             prefetch: settings.whole("segmentPrefetch").and_then(|left| left.try_into().ok()).unwrap_or(1000),
             fetching: RefCell::default(),
         };
-        (0..BUCKETS).for_each(|number| shared_init(&**proxy, &format!("{}{number}", area.prefix)));
         Some(Self(Rc::new(area)))
     }
 
@@ -211,34 +210,22 @@ impl Area {
         fetch
     }
 
-    /// Looks at the entry of a key, and changes it if the function says so; again when another worker was faster.
+    /// Looks at the entry of a key, and changes it if the function says so.
     fn change<T>(&self, key: &str, change: impl Fn(&mut Entry) -> (T, bool)) -> T {
-        let name = format!("{}{}", self.prefix, bucket_of(key, BUCKETS));
-        loop {
-            let (mut bucket, version) = self.bucket(&name);
+        let Ok(outcome) = self.buckets.change(key, |bucket: &mut Bucket| -> Result<_, Infallible> {
+            if bucket.origin != self.origin {
+                *bucket = Bucket { entries: Vec::new(), origin: self.origin.clone() };
+            }
             let at = bucket.entries.iter().position(|entry| entry.key == key);
             let mut entry = at.map_or_else(|| Entry::new(key), |at| bucket.entries.remove(at));
             let (outcome, changed) = change(&mut entry);
-            if !changed {
-                return outcome;
-            }
             if bucket.entries.len() >= MOST_KEYS {
                 bucket.entries.remove(0);
             }
             bucket.entries.push(entry);
-            if self.proxy.shared_set(&name, &bucket.encode_to_vec(), Some(version)).is_ok() {
-                return outcome;
-            }
-        }
-    }
-
-    fn bucket(&self, name: &str) -> (Bucket, Version) {
-        let (bytes, version) = self.proxy.shared_get(name).unwrap_or(MISSING);
-        let bucket = Bucket::decode(bytes).unwrap_or_default();
-        if bucket.origin == self.origin {
-            return (bucket, version);
-        }
-        (Bucket { entries: Vec::new(), origin: self.origin.clone() }, version)
+            Ok((outcome, changed))
+        });
+        outcome
     }
 
     fn millis(&self) -> u64 {
