@@ -75,6 +75,8 @@ fn embed() -> Result<(), String> {
             let _ = write!(told, "{name} sha256:{hash}|");
         }
         let embedded = out.join(name);
+        // Anew, and not into what is there: that may be another build's by a link.
+        let _ = fs::remove_file(&embedded);
         fs::write(&embedded, content).map_err(|error| format!("{}: {error}", embedded.display()))?;
     }
     // A line each; cargo takes one line, so the lines are told apart by a bar.

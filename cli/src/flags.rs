@@ -114,9 +114,21 @@ pub const FLAGS: &[Flag] = &[
         of: DAEMON,
         fate: Served("how long calls in flight may take at the end; 3 by default"),
     },
-    Flag { name: "dapr-grpc-port", of: BOTH, fate: Served("also `-G`; 0 or less takes a free one; absent: 50001") },
+    Flag {
+        name: "dapr-grpc-port",
+        of: BOTH,
+        fate: Served(
+            "also `-G`; 0 or less takes a free one; absent: 50001, or a free one where another flag takes that",
+        ),
+    },
     Flag { name: "dapr-http-max-request-size", of: DAEMON, fate: Served("in MiB; becomes `limits.maxRequestBytes`") },
-    Flag { name: "dapr-http-port", of: BOTH, fate: Served("also `-H`; 0 or less takes a free one; absent: 3500") },
+    Flag {
+        name: "dapr-http-port",
+        of: BOTH,
+        fate: Served(
+            "also `-H`; 0 or less takes a free one; absent: 3500, or a free one where another flag takes that",
+        ),
+    },
     Flag { name: "dapr-http-read-buffer-size", of: DAEMON, fate: Idle(HEADERS) },
     Flag { name: "dapr-internal-grpc-listen-address", of: DAEMON, fate: Idle(NO_PEERS) },
     Flag { name: "dapr-internal-grpc-port", of: BOTH, fate: Idle(NO_PEERS) },

@@ -72,6 +72,9 @@ pub fn read(source: &Source, place: Place) -> Result<Checked, Failure> {
     let (mut draft, origin) = Draft::read(source, &environment, place)?;
     draft.add_limits(source);
     draft.add_listeners(source);
+    if place == Place::Here {
+        draft.make_way(source);
+    }
     draft.add_token(std::env::var_os("DAPR_API_TOKEN").as_deref());
     draft.read_stores(&environment);
     draft.follow_references();
@@ -245,6 +248,27 @@ impl Draft {
         }
     }
 
+    /// Moves a listener of which nobody has said where it is out of the way of one that was given its port by a flag: Dapr's
+    /// CLI takes free ports, and its users have `--dapr-grpc-port 3500` in their command lines.
+    fn make_way(&mut self, source: &Source) {
+        let flags = [source.dapr_grpc_port, source.dapr_http_port, source.layotto_port];
+        let given = flags.into_iter().flatten().filter_map(|port| match port {
+            Port::Number(port) => Some(port),
+            Port::Off => None,
+        });
+        let given: Vec<u16> = given.collect();
+        for name in ["daprGrpc", "daprHttp", "layottoGrpc"] {
+            let is_set = field(&self.document, "listeners").and_then(|listeners| field(listeners, name)).is_some();
+            let in_the_way = parse_address(usual_address(name)).is_some_and(|(_, port)| given.contains(&port));
+            if !is_set
+                && in_the_way
+                && let Ok(free) = TcpListener::bind(("127.0.0.1", 0)).and_then(|it| it.local_addr())
+            {
+                self.set(&["listeners", name], Value::String(free.to_string()), Spot::whole("free port"));
+            }
+        }
+    }
+
     /// The token from the environment, where Dapr's users put it, unless the file has one. An empty field is none.
     fn add_token(&mut self, token: Option<&OsStr>) {
         let Some(token) = token.filter(|token| !token.is_empty()) else { return };
@@ -371,7 +395,7 @@ pub(crate) fn field<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
 }
 
 fn open(path: &FilePath) -> Result<Rc<File>, Failure> {
-    let text = text_of(path).map_err(|error| Failure::file(path, &error))?;
+    let text = text_of(path).map_err(|error| Failure::unreadable(path, &error))?;
     Ok(Rc::new(File { name: path.display().to_string(), text }))
 }
 
@@ -394,7 +418,7 @@ fn component_files(dir: &FilePath) -> Result<Vec<PathBuf>, Failure> {
         let text = "a folder of component files is expected, not a file; name the folder that it is in";
         return Err(Failure::file(dir, &text));
     }
-    let entries = fs::read_dir(dir).map_err(|error| Failure::file(dir, &error))?;
+    let entries = fs::read_dir(dir).map_err(|error| Failure::unreadable(dir, &error))?;
     let mut files = Vec::new();
     for entry in entries {
         let path = entry.map_err(|error| Failure::file(dir, &error))?.path();

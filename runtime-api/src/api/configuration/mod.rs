@@ -20,7 +20,7 @@ use tonic::Code;
 
 use super::dialect::{DAPR, Dialect, LAYOTTO};
 use super::failure::Failure;
-use super::room::{Api, Method, Missing, Opening, Room, Stores, opens, stream, unary};
+use super::room::{Api, Handler, Method, Missing, Opening, Room, Stores, answer, is_served, opens, stream, unary};
 use super::{Call, Conversation};
 use crate::component::configuration::{Change, Hub, Item, Metadata, News, Selection, Store, Subscriber};
 use crate::component::{Block, Build, property};
@@ -49,10 +49,17 @@ pub(super) const ROOM: Room = Room {
         },
         Method {
             names: &[(DAPR, "UnsubscribeConfiguration"), (DAPR, "UnsubscribeConfigurationAlpha1")],
-            handler: unary!(ConfigurationApi, unsubscribe),
+            handler: UNSUBSCRIBE,
         },
     ],
     paths: &[],
+};
+
+/// As with Dapr the id alone counts, and that there is none is no error, whether there are stores or not.
+const UNSUBSCRIBE: Handler = if is_served::<ConfigurationApi>() {
+    unary!(ConfigurationApi, unsubscribe)
+} else {
+    Handler::Unary(|_, _, message| Box::pin(answer(message, async |request| Ok(unsubscribed(&request, false)))))
 };
 
 /// What changed at one time goes to an app in messages of about this size, far below what gRPC clients take.
@@ -292,21 +299,21 @@ impl ConfigurationApi {
         }
     }
 
-    /// `UnsubscribeConfiguration`, whichever worker has the stream. As with Dapr the id alone counts, and that there is
-    /// none is no error.
+    /// `UnsubscribeConfiguration`, whichever worker has the stream.
     async fn unsubscribe(
         &self,
         call: &Call,
         request: dapr::UnsubscribeConfigurationRequest,
     ) -> Result<dapr::UnsubscribeConfigurationResponse, Failure> {
         let _ = self.store(call, &request.store_name); // noted where it is known
-        let ok = self.stores.iter().any(|named| named.register.end(&request.id));
-        let unknown = || {
-            let id = text::name(&request.id);
-            format!("failed to unsubscribe to configuration request {id}: subscription does not exist")
-        };
-        Ok(dapr::UnsubscribeConfigurationResponse { ok, message: if ok { String::new() } else { unknown() } })
+        Ok(unsubscribed(&request, self.stores.iter().any(|named| named.register.end(&request.id))))
     }
+}
+
+fn unsubscribed(request: &dapr::UnsubscribeConfigurationRequest, ok: bool) -> dapr::UnsubscribeConfigurationResponse {
+    let id = text::name(&request.id);
+    let unknown = || format!("failed to unsubscribe to configuration request {id}: subscription does not exist");
+    dapr::UnsubscribeConfigurationResponse { ok, message: if ok { String::new() } else { unknown() } }
 }
 
 /// Sends what changed to an app of Layotto's: a message has items of one app.
