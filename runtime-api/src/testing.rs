@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -24,6 +24,7 @@ use crate::proxy::{
     Changed, Closed, HttpRequest, HttpResponse, Instant, Level, Metadata, Method, Metric, Proxy, Stream, Version,
 };
 
+use crate::slot::Slot;
 use crate::timers::{Timer as Key, Timers};
 
 pub use app::{Talk, call, call_with, talk, worker};
@@ -40,7 +41,7 @@ struct Shared {
     timers: RefCell<Timers>,
     next_timer: Cell<u64>,
     connections: RefCell<VecDeque<(String, Connection)>>,
-    calls: RefCell<VecDeque<(String, Call)>>,
+    calls: RefCell<VecDeque<(String, GrpcCall)>>,
     requests: RefCell<VecDeque<(String, Request)>>,
     area: RefCell<HashMap<String, (Bytes, u32)>>,
     /// How many bytes were ever written to the area.
@@ -104,7 +105,7 @@ impl World {
     }
 
     /// The oldest unary gRPC call to the cluster that the test has not taken yet.
-    pub fn grpc_call(&self, cluster: &str) -> Option<Call> {
+    pub fn grpc_call(&self, cluster: &str) -> Option<GrpcCall> {
         self.run();
         let mut calls = self.0.calls.borrow_mut();
         let at = calls.iter().position(|(name, _)| name == cluster)?;
@@ -208,7 +209,7 @@ impl<T> Started<T> {
 
 /// The server's end of a unary gRPC call.
 #[derive(Debug)]
-pub struct Call {
+pub struct GrpcCall {
     /// The method, as `service/method`.
     pub method: String,
     /// What the client sent along.
@@ -219,7 +220,7 @@ pub struct Call {
     answer: oneshot::Sender<Result<Bytes, Closed>>,
 }
 
-impl Call {
+impl GrpcCall {
     /// Answers with a message.
     pub fn reply(self, message: &impl prost::Message) {
         let _ = self.answer.send(Ok(message.encode_to_vec().into()));
@@ -302,7 +303,7 @@ struct Pipe {
     /// Where in `sent` each message ends.
     messages: RefCell<VecDeque<usize>>,
     arriving: RefCell<VecDeque<Result<Bytes, Closed>>>,
-    waker: RefCell<Option<Waker>>,
+    receiver: Slot,
     dropped: Cell<bool>,
 }
 
@@ -355,43 +356,34 @@ impl Connection {
 
     fn arrive(&self, what: Result<Bytes, Closed>) {
         self.pipe.arriving.borrow_mut().push_back(what);
-        if let Some(waker) = self.pipe.waker.take() {
-            waker.wake();
-        }
+        self.pipe.receiver.wake();
         self.world.run();
     }
 }
 
-struct Client(Rc<Pipe>);
+struct ClientEnd(Rc<Pipe>);
 
-impl fmt::Debug for Client {
+impl fmt::Debug for ClientEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Client")
+        f.write_str("ClientEnd")
     }
 }
 
-impl Drop for Client {
+impl Drop for ClientEnd {
     fn drop(&mut self) {
         self.0.dropped.set(true);
     }
 }
 
 #[async_trait(?Send)]
-impl Stream for Client {
+impl Stream for ClientEnd {
     fn send(&self, bytes: &[u8]) {
         self.0.sent.borrow_mut().extend_from_slice(bytes);
         self.0.messages.borrow_mut().push_back(bytes.len());
     }
 
     async fn receive(&self) -> Result<Bytes, Closed> {
-        poll_fn(|context| match self.0.arriving.borrow_mut().pop_front() {
-            Some(arrived) => Poll::Ready(arrived),
-            None => {
-                *self.0.waker.borrow_mut() = Some(context.waker().clone());
-                Poll::Pending
-            }
-        })
-        .await
+        self.0.receiver.until(|| self.0.arriving.borrow_mut().pop_front()).await
     }
 }
 
@@ -422,7 +414,7 @@ impl World {
         let pipe = Rc::new(Pipe::default());
         let connection = Connection { method, metadata: owned(metadata), world: self.clone(), pipe: Rc::clone(&pipe) };
         self.0.connections.borrow_mut().push_back((cluster.to_owned(), connection));
-        Box::new(Client(pipe))
+        Box::new(ClientEnd(pipe))
     }
 }
 
@@ -444,7 +436,7 @@ impl Proxy for World {
         timeout: Duration,
     ) -> LocalBoxFuture<'static, Result<Bytes, Closed>> {
         let (answer, coming) = oneshot::channel();
-        let call = Call {
+        let call = GrpcCall {
             method: format!("{service}/{method}"),
             metadata: owned(metadata),
             message: Bytes::copy_from_slice(message),

@@ -50,7 +50,7 @@ fn gone(key: &str, revision: i64) -> Event {
 
 /// Takes a transaction.
 #[track_caller]
-fn transaction(world: &World) -> (runtime_api::testing::Call, etcd::TxnRequest) {
+fn transaction(world: &World) -> (runtime_api::testing::GrpcCall, etcd::TxnRequest) {
     let call = world.grpc_call(CLUSTER).unwrap();
     assert_eq!(call.method, "etcdserverpb.KV/Txn");
     let request = etcd::TxnRequest::decode(call.message.clone()).unwrap();

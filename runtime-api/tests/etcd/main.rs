@@ -20,7 +20,7 @@ use envoy_runtime_proto::etcd::mvccpb::KeyValue;
 use prost::Message;
 use runtime_api::Runtime;
 use runtime_api::api::call::Reply;
-use runtime_api::testing::{BEGINNING, Call, Started, World, call, worker};
+use runtime_api::testing::{BEGINNING, GrpcCall, Started, World, call, worker};
 use serde_json::json;
 use support::{DAPR, etag, get, item, message, save, status, value};
 use tonic::Code;
@@ -38,12 +38,12 @@ fn store(version: &str, metadata: serde_json::Value) -> (World, Rc<Runtime>) {
 
 /// Takes a call of this method, with its message.
 #[track_caller]
-fn take<M: Message + Default>(world: &World, method: &str) -> (Call, M) {
+fn take<M: Message + Default>(world: &World, method: &str) -> (GrpcCall, M) {
     take_of(world, CLUSTER, method)
 }
 
 #[track_caller]
-fn take_of<M: Message + Default>(world: &World, cluster: &str, method: &str) -> (Call, M) {
+fn take_of<M: Message + Default>(world: &World, cluster: &str, method: &str) -> (GrpcCall, M) {
     let call = world.grpc_call(cluster).unwrap_or_else(|| panic!("a call of {method} is expected"));
     assert_eq!(call.method, format!("etcdserverpb.{method}"));
     let message = M::decode(call.message.clone()).unwrap();
@@ -75,7 +75,7 @@ fn puts(transaction: &etcd::TxnRequest) -> Vec<(String, String, i64)> {
     transaction.success.iter().filter_map(put).collect()
 }
 
-fn expect_metadata(call: &Call, name: &str, value: Option<&str>) {
+fn expect_metadata(call: &GrpcCall, name: &str, value: Option<&str>) {
     let found = call.metadata.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
     assert_eq!(found, value, "{name} of {}", call.method);
 }
