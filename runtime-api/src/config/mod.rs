@@ -65,7 +65,7 @@ pub const LIMITS: &[Field] = &[
         "maxMemoryBytes",
         Kind::Whole(64 << 20, MOST_MEMORY),
         "how many bytes each worker holds at most of requests, replies and what waits for them; what would go over it is refused with \
-         RESOURCE_EXHAUSTED. A worker keeps from the system what it once held. Absent: 134217728, or four times maxRequestBytes if \
+         RESOURCE_EXHAUSTED. A worker keeps from the system what it once held. Absent: 134217728, or eight times maxRequestBytes if \
          that is more",
     ),
     Field::default(
@@ -353,8 +353,9 @@ impl Limits {
         Self {
             max_request_bytes: number(request).unwrap_or(4 << 20),
             max_memory_bytes: number(memory).unwrap_or_else(|| {
-                let for_requests = number(request).unwrap_or_default().saturating_mul(4);
-                for_requests.max(128 << 20)
+                // An eighth of it has room for an item in memory.
+                let for_requests = number(request).unwrap_or_default().saturating_mul(8);
+                for_requests.max(128 << 20).min(number(Some(MOST_MEMORY)).unwrap_or(usize::MAX))
             }),
             max_items: number(settings.whole("maxItems")).unwrap_or(10_000),
             timeout: settings.time("timeout").unwrap_or(Duration::from_secs(5)),
@@ -563,7 +564,7 @@ mod tests {
             let (config, _) = Config::check(&json!({"appId": "a", "limits": {"maxRequestBytes": request}}));
             config.unwrap().limits.max_memory_bytes >> 20
         };
-        assert_eq!((memory(4 << 20), memory(32 << 20), memory(100 << 20)), (128, 128, 400));
+        assert_eq!((memory(4 << 20), memory(20 << 20), memory(100 << 20)), (128, 160, 768));
         assert_eq!(limits(json!({"maxRequestBytes": 192 << 20, "maxMemoryBytes": 768 << 20})), [""; 0]);
         let found = limits(json!({"maxRequestBytes": 20_000_000, "maxMemoryBytes": 64 << 20}));
         assert_eq!(found.len(), 1);
