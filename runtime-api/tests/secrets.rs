@@ -478,13 +478,14 @@ fn failures_of_kubernetes() {
 #[test]
 fn nothing_secret_is_logged_or_shown() {
     let world = World::default();
+    world.explain();
     let worker = vault(&world, &json!({}));
     let started = get(&world, &worker, "db");
     asked(&world).reply(200, r#"{"data": {"data": "hunter2"}}"#);
     status(&started);
     let shown = format!("{worker:?} {:?}", world.log_lines());
     assert!(!shown.contains("hvs.token") && !shown.contains("hunter2"), "{shown}");
-    assert!(world.log_lines().iter().any(|line| line.contains("method=GetSecret component=vault")), "{shown}");
+    assert!(world.log_lines().iter().any(|line| line.contains("method=GetSecret api=dapr component=vault")), "{shown}");
 }
 
 #[test]
