@@ -238,7 +238,7 @@ impl Runtime {
         }
     }
 
-    /// Metrics of a call, and a line in the log for one that failed by our fault or a store's.
+    /// Metrics of a call.
     #[inline(never)]
     fn account(&self, call: &Call, method: &'static str, started: Option<Duration>, failure: Option<&Failure>) {
         let code = failure.map_or(Code::Ok, Failure::code);
