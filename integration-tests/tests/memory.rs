@@ -205,11 +205,9 @@ async fn a_server_that_announces_a_value_without_measure_is_left() {
 #[tokio::test]
 async fn a_large_value_is_written_or_refused_and_never_busy() {
     let redis = Redis::start(Options::default()).await;
-    let config = config().set("limits", json!({"maxRequestBytes": 100 << 20, "timeout": "60s"})).component(
-        "statestore",
-        "state.redis",
-        &[("redisHost", &redis.address())],
-    );
+    let limits = json!({"maxRequestBytes": 100 << 20, "maxMemoryBytes": 512 << 20, "timeout": "60s"});
+    let config =
+        config().set("limits", limits).component("statestore", "state.redis", &[("redisHost", &redis.address())]);
     let envoy = Envoy::start(config).await;
     let client = envoy.client(Dialect::Dapr).await;
     save(&client, "statestore", "huge", 70 << 20).await.unwrap();
