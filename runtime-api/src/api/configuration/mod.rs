@@ -364,3 +364,88 @@ fn dapr_item(item: &Item) -> (String, common::ConfigurationItem) {
     metadata.extend(own);
     (key, common::ConfigurationItem { value: content, version, metadata })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::call::{FRAME_HEADER, Intake};
+    use crate::budget::Budget;
+
+    fn conversation() -> Conversation {
+        let budget = Budget::default();
+        budget.set_limit(64 << 20);
+        Conversation::new(None, Intake { bytes: 4 << 20, items: 1000, budget }, false)
+    }
+
+    fn change(app: &str, key: &str, content: usize) -> Rc<Change> {
+        let item = Item { key: key.to_owned(), content: "x".repeat(content), ..Item::default() };
+        Rc::new(Change { app: app.to_owned(), item })
+    }
+
+    /// A change whose item weighs so much in a message.
+    fn weighing(key: &str, bytes: usize, weight: impl Fn(&Item) -> usize) -> Rc<Change> {
+        let about = change("a", key, bytes);
+        let more = weight(&about.item) - bytes;
+        let exact = change("a", key, bytes - more);
+        assert_eq!(weight(&exact.item), bytes);
+        exact
+    }
+
+    fn told<M: Message + Default>(conversation: &Conversation) -> Vec<M> {
+        let next = || conversation.take_frame();
+        std::iter::from_fn(next).map(|frame| M::decode(frame.slice(FRAME_HEADER..)).unwrap()).collect()
+    }
+
+    fn keys(changes: &[Rc<Change>]) -> Vec<(String, Vec<String>)> {
+        let conversation = conversation();
+        push(&conversation, "s", changes).unwrap();
+        let messages: Vec<layotto::SubscribeConfigurationResponse> = told(&conversation);
+        assert!(messages.iter().all(|message| message.store_name == "s"));
+        let keys = |items: Vec<layotto::ConfigurationItem>| items.into_iter().map(|item| item.key).collect();
+        messages.into_iter().map(|message| (message.app_id, keys(message.items))).collect()
+    }
+
+    fn keys_dapr(changes: Vec<Rc<Change>>) -> Vec<Vec<String>> {
+        let conversation = conversation();
+        push_dapr(&conversation, "id", changes).unwrap();
+        let messages: Vec<dapr::SubscribeConfigurationResponse> = told(&conversation);
+        assert!(messages.iter().all(|message| message.id == "id"));
+        messages.into_iter().map(|message| message.items.into_keys().collect()).collect()
+    }
+
+    fn owned(keys: &[&str]) -> Vec<String> {
+        keys.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_message_of_layottos_has_items_of_one_app_and_about_so_many_bytes() {
+        assert_eq!(keys(&[]), []);
+        let small = [change("a", "1", 1), change("a", "2", 1), change("b", "3", 1), change("a", "4", 1)];
+        let expected = [("a", &["1", "2"][..]), ("b", &["3"]), ("a", &["4"])];
+        assert_eq!(keys(&small), expected.map(|(app, keys)| (app.to_owned(), owned(keys))));
+        let weight = |item: &Item| layotto_item(item).encoded_len();
+        let half = MESSAGE_BYTES / 2;
+        let [one, two] = [weighing("1", half, weight), weighing("2", half, weight)];
+        let fits = [Rc::clone(&one), Rc::clone(&two)];
+        assert_eq!(keys(&fits), [("a".to_owned(), owned(&["1", "2"]))]);
+        let more = weighing("2", half + 1, weight);
+        let over = [Rc::clone(&one), more, Rc::clone(&one), Rc::clone(&two)];
+        let expected = [&["1"][..], &["2"], &["1", "2"]];
+        assert_eq!(keys(&over), expected.map(|keys| ("a".to_owned(), owned(keys))), "counted anew for each message");
+        assert_eq!(keys(&[change("a", "large", MESSAGE_BYTES * 2)]).len(), 1, "an item alone may be larger");
+    }
+
+    #[test]
+    fn a_message_of_daprs_has_a_key_once_and_about_so_many_bytes() {
+        assert_eq!(keys_dapr(Vec::new()), Vec::<Vec<String>>::new());
+        let twice = vec![change("a", "1", 1), change("a", "2", 1), change("a", "1", 2), change("a", "3", 1)];
+        assert_eq!(keys_dapr(twice), [owned(&["1", "2"]), owned(&["1", "3"])]);
+        let weight = |item: &Item| dapr_item(item).1.encoded_len();
+        let half = MESSAGE_BYTES / 2;
+        let [one, two] = [weighing("1", half, weight), weighing("2", half, weight)];
+        assert_eq!(keys_dapr(vec![Rc::clone(&one), Rc::clone(&two)]), [owned(&["1", "2"])]);
+        let (more, third) = (weighing("2", half + 1, weight), weighing("3", half, weight));
+        let over = vec![one, more, third, change("a", "4", half / 2)];
+        assert_eq!(keys_dapr(over), [owned(&["1"]), owned(&["2"]), owned(&["3", "4"])]);
+    }
+}
