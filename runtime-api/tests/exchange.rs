@@ -135,6 +135,8 @@ fn a_request_of_http_is_served_alike() {
     assert_eq!(http(&web, "").0, 415);
     assert_eq!(world.metric("runtime.requests.none.none.GetMetadata.OK"), Some(1));
     assert_eq!(world.metric("runtime.requests.none.none.Check.INTERNAL"), Some(1));
+    assert_eq!(world.metric("runtime.requests.none.none.unknown.UNIMPLEMENTED"), Some(1));
+    assert_eq!(world.metric("runtime.requests.none.none.unknown.INVALID_ARGUMENT"), Some(1));
 }
 
 #[test]

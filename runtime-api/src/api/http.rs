@@ -1,9 +1,12 @@
 //! The HTTP API: which row of the rooms a request is for, and what is the same for all of them. The other parts of Dapr's HTTP
 //! API are not served yet and say so.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::json;
+use tonic::Code;
 
 use super::call::{Body, Content};
 use super::failure::Failure;
@@ -128,27 +131,16 @@ impl Runtime {
     pub async fn http(&self, request: &Request) -> Response {
         let started = self.proxy.now();
         let found = find(request);
-        let is_open = found.as_ref().is_some_and(|(row, ..)| row.is_open);
-        if !is_open && !self.admits(request.token.as_ref()) {
-            return Response::text(StatusCode::UNAUTHORIZED, "invalid api token".to_owned());
-        }
-        if let Content::Unsupported(kind) = &request.content {
-            let text = format!("content type {kind:?} is not served: call with application/grpc, over HTTP/2");
-            return Response::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
-        }
-        let limit = self.config.limits.max_request_bytes;
-        if request.body.len() > limit {
-            let text = format!("the body is larger than {limit} bytes, the limit set by limits.maxRequestBytes");
-            return Response::error(StatusCode::PAYLOAD_TOO_LARGE, "ERR_BODY_TOO_LARGE", &text);
-        }
-        let Some((row, room, parts)) = found else {
-            let text = format!("{} {} is not served over HTTP; call it by gRPC", request.method, request.path());
-            return Response::error(StatusCode::NOT_FOUND, "ERR_METHOD_NOT_FOUND", &text);
-        };
         let call = Call::new(super::dialect::Dialect::Dapr);
+        if let Some((failure, response)) = self.refusal(request, found.as_ref().map(|(row, ..)| *row)) {
+            let name = found.map_or("unknown", |(row, ..)| row.name);
+            self.account(&call, name, Some(started), Some(&failure));
+            return response;
+        }
+        let Some((row, room, parts)) = found else { return self.unserved(request, &call, started) };
         let answered = async {
             let Some(api) = self.rooms.get(room) else {
-                return Err(Failure::new(tonic::Code::Internal, "a path stands in no room"));
+                return Err(Failure::new(Code::Internal, "a path stands in no room"));
             };
             let handled = (row.handler)(&**api, &call, request, parts);
             self.within(self.config.limits.timeout, &call, handled).await
@@ -160,6 +152,35 @@ impl Runtime {
             self.explain(&call, row.name, started, sizes, &trace, answer.as_ref().err());
         }
         answer.unwrap_or_else(Failure::response)
+    }
+
+    /// Why a request is not handed on, whatever it is for, and what is said of it.
+    fn refusal(&self, request: &Request, row: Option<&Path>) -> Option<(Failure, Response)> {
+        if !row.is_some_and(|row| row.is_open) && !self.admits(request.token.as_ref()) {
+            let text = "invalid api token".to_owned();
+            let failure = Failure::new(Code::Unauthenticated, &*text);
+            return Some((failure, Response::text(StatusCode::UNAUTHORIZED, text)));
+        }
+        if let Content::Unsupported(kind) = &request.content {
+            let text = format!("content type {kind:?} is not served: call with application/grpc, over HTTP/2");
+            let failure = Failure::new(Code::InvalidArgument, &*text);
+            return Some((failure, Response::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, text)));
+        }
+        let limit = self.config.limits.max_request_bytes;
+        (request.body.len() > limit).then(|| {
+            let text = format!("the body is larger than {limit} bytes, the limit set by limits.maxRequestBytes");
+            let failure = Failure::new(Code::ResourceExhausted, &*text);
+            (failure, Response::error(StatusCode::PAYLOAD_TOO_LARGE, "ERR_BODY_TOO_LARGE", &text))
+        })
+    }
+
+    /// What is said of a request that is for no row.
+    fn unserved(&self, request: &Request, call: &Call, started: Duration) -> Response {
+        let text = format!("{} {} is not served over HTTP; call it by gRPC", request.method, request.path());
+        let failure =
+            Failure::new(Code::Unimplemented, text).reason("ERR_METHOD_NOT_FOUND").http(StatusCode::NOT_FOUND);
+        self.account(call, "unknown", Some(started), Some(&failure));
+        failure.response()
     }
 }
 
