@@ -503,6 +503,28 @@ echo '[1][critical] unknown field' >&2; exit 1\n";
     assert!(errors.contains(text), "{errors}");
 }
 
+#[test]
+fn a_call_is_explained_at_the_level_debug() {
+    let place = Place::with(IN_MEMORY);
+    let call = format!(
+        "{} -plaintext -d '{{\"storeName\":\"statestore\",\"key\":\"k\"}}' 127.0.0.1:$DAPR_GRPC_PORT \
+         dapr.proto.runtime.v1.Dapr/GetState",
+        variable("RUNTIME_TEST_GRPCURL").display()
+    );
+    let said = |level: &str| {
+        let arguments = [&FREE_PORTS[..], &["--log-level", level]].concat();
+        let (code, out, errors) = place.run(&arguments, &["sh", "-c", &call]);
+        assert_eq!(code, Some(0), "{errors}");
+        out + &errors
+    };
+    let explained =
+        "event=call method=GetState api=dapr component=statestore request_bytes=20 sent=\"nothing\" took_us=";
+    let text = said("debug");
+    let line = text.lines().find(|line| line.contains(explained)).unwrap_or_else(|| panic!("{text}"));
+    assert!(line.ends_with(" status=Ok reply_bytes=5"), "{line}");
+    assert!(!said("info").contains("event=call"));
+}
+
 /// The lines of each, as objects.
 #[test]
 fn what_is_said_is_told_apart_for_a_program() {

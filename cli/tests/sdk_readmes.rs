@@ -68,12 +68,7 @@ const LINES: [(&str, &str, &str); 12] = [
         "run --app-id example-config --app-port 50051 --app-protocol grpc --resources-path ./components -- npm run start",
         "",
     ),
-    (
-        "js-sdk/grpc/hello-world",
-        "run --app-id example-hello-world --app-protocol grpc --app-port 50051 --dapr-grpc-port 50050 --components-path ./components npm \
-         run start",
-        "127.0.0.1:50050",
-    ),
+    ("js-sdk/invocation", "run --app-id example-invocation --app-port 50051 --app-protocol http npm run start", ""),
 ];
 
 /// What the examples keep in the folders that their command lines name.

@@ -197,7 +197,7 @@ impl Envoy {
                 && !name.contains("wasmcustom.")
         });
         let mut crashes: Vec<String> = counted.map(|(name, value)| format!("{name}: {value}")).collect();
-        let signs = ["panicked", "Function: proxy_", "wasm trap", "RuntimeError", "unreachable"];
+        let signs = ["panicked", "Function: proxy_", "wasm trap", "RuntimeError"];
         let log = self.log().await;
         let traces = log.lines().filter(|line| signs.iter().any(|sign| line.contains(sign)));
         crashes.extend(traces.map(str::to_owned));

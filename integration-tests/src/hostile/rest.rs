@@ -18,7 +18,7 @@ use crate::store::key;
 
 /// What Envoy may hold more than before, for each worker: its VM keeps the memory that it once had, which `maxMemoryBytes` bounds, and
 /// the allocator of Envoy gives back what has not been used for five minutes.
-const MOST_MIB: u64 = 160;
+const MOST_MIB: u64 = 192;
 /// Connections to servers that stay open.
 const MOST_FILES: usize = 60;
 /// How often it is looked, while nothing happens.

@@ -258,8 +258,8 @@ impl Runtime {
         (trace.of(call).await, Some(trace))
     }
 
-    /// The line that explains a call: what came, whom it concerned, what was sent, how long it took, and what came of it. It has no
-    /// key and no value of the app.
+    /// The line that explains a call: what came, whom it concerned, what was sent, how long it took, and what came of it. But for the text of
+    /// a failure it has no key of the app, and never a value.
     #[inline(never)]
     fn explain(
         &self,
