@@ -1,6 +1,6 @@
 //! Which worker thread of Envoy has which connection.
 
-use crate::Envoy;
+use crate::{Envoy, wait};
 
 /// Opens connections to the listener for Dapr's gRPC API until each of two workers has one: the last that it took.
 /// Envoy's counters tell which worker took which.
@@ -16,9 +16,12 @@ pub async fn one_each<C>(envoy: &Envoy, open: impl AsyncFn() -> C) -> [C; 2] {
     for _ in 0..500 {
         let before = accepted().await;
         let connection = open().await;
-        let after = accepted().await;
-        let worker =
-            (0..2).find(|worker| after[*worker] > before[*worker]).expect("one worker has accepted the connection");
+        // A busy worker counts a connection a moment after it serves it.
+        let worker = wait::eventually("one worker has accepted the connection", async || {
+            let after = accepted().await;
+            (0..2).find(|worker| after[*worker] > before[*worker]).ok_or(after)
+        })
+        .await;
         connections[worker] = Some(connection);
         if connections.iter().all(Option::is_some) {
             return connections.map(Option::unwrap);
