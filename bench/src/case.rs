@@ -46,13 +46,22 @@ impl Level {
     }
 }
 
+/// How a call is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wire {
+    /// gRPC, over HTTP/2.
+    Grpc,
+    /// Dapr's HTTP API, over HTTP/1.1: a connection for each call in flight.
+    Http,
+}
+
 /// One thing to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Case {
-    /// Envoy answers by itself: nothing in this process can be faster.
-    Direct,
+    /// Envoy answers the same request by itself: nothing in this process can be faster.
+    Direct { wire: Wire, method: &'static str },
     /// A call to the runtime.
-    Call { method: &'static str, store: &'static str },
+    Call { wire: Wire, method: &'static str, store: &'static str },
     /// The command of `GetState`, sent to Redis by its own benchmark.
     Redis,
 }
@@ -61,24 +70,44 @@ const REDIS: &str = "redis";
 const MEMORY: &str = "memory";
 
 /// What must hold: `GetState` on Redis, under full load.
-pub(crate) const PROMISED: Case = Case::Call { method: "GetState", store: REDIS };
+pub(crate) const PROMISED: Case = Case::Call { wire: Wire::Grpc, method: GET, store: REDIS };
 
-pub(crate) const CASES: [Case; 6] = [
-    Case::Direct,
+const GET: &str = "GetState";
+const SAVE: &str = "SaveState";
+
+pub(crate) const CASES: [Case; 10] = [
+    Case::Direct { wire: Wire::Grpc, method: GET },
     PROMISED,
-    Case::Call { method: "SaveState", store: REDIS },
-    Case::Call { method: "GetState", store: MEMORY },
-    Case::Call { method: "SaveState", store: MEMORY },
+    Case::Call { wire: Wire::Grpc, method: SAVE, store: REDIS },
+    Case::Call { wire: Wire::Grpc, method: GET, store: MEMORY },
+    Case::Call { wire: Wire::Grpc, method: SAVE, store: MEMORY },
     Case::Redis,
+    Case::Direct { wire: Wire::Http, method: GET },
+    Case::Call { wire: Wire::Http, method: GET, store: REDIS },
+    Case::Direct { wire: Wire::Http, method: SAVE },
+    Case::Call { wire: Wire::Http, method: SAVE, store: REDIS },
 ];
 
 impl Case {
     pub(crate) fn name(self) -> String {
         match self {
-            Self::Direct => "Envoy's direct response".to_owned(),
-            Self::Call { method, store: REDIS } => format!("{method} on Redis"),
+            Self::Direct { wire: Wire::Grpc, .. } => "Envoy's direct response".to_owned(),
+            Self::Direct { wire: Wire::Http, method: GET } => "Direct, GET of HTTP/1.1".to_owned(),
+            Self::Direct { wire: Wire::Http, .. } => "Direct, POST of HTTP/1.1".to_owned(),
+            Self::Call { wire: Wire::Http, method, .. } => format!("{method}, HTTP/1.1"),
+            Self::Call { method, store: REDIS, .. } => format!("{method} on Redis"),
             Self::Call { method, .. } => format!("{method} in memory"),
             Self::Redis => "Redis itself, HMGET".to_owned(),
+        }
+    }
+
+    /// The direct response that it is held against.
+    pub(crate) fn baseline(self) -> Self {
+        match self {
+            Self::Direct { wire: Wire::Http, method } | Self::Call { wire: Wire::Http, method, .. } => {
+                Self::Direct { wire: Wire::Http, method }
+            }
+            _ => Self::Direct { wire: Wire::Grpc, method: GET },
         }
     }
 }
@@ -108,17 +137,18 @@ impl Bench {
             requests: tempfile::tempdir()?,
         };
         for store in [REDIS, MEMORY] {
-            std::fs::write(bench.request("GetState", store), get(store))?;
-            std::fs::write(bench.request("SaveState", store), save(store))?;
+            std::fs::write(bench.request(Wire::Grpc, GET, store), get(store))?;
+            std::fs::write(bench.request(Wire::Grpc, SAVE, store), save(store))?;
+            std::fs::write(bench.request(Wire::Http, SAVE, store), save_as_json())?;
             // The first call opens the connection to Redis; what is read later is there from now on.
-            let case = Case::Call { method: "SaveState", store };
+            let case = Case::Call { wire: Wire::Grpc, method: SAVE, store };
             bench.measure(case, Level { connections: 1, streams: 1, share: 1 }, 10).await?;
         }
         Ok(bench)
     }
 
-    fn request(&self, method: &str, store: &str) -> PathBuf {
-        self.requests.path().join(format!("{method}-{store}"))
+    fn request(&self, wire: Wire, method: &str, store: &str) -> PathBuf {
+        self.requests.path().join(format!("{wire:?}-{method}-{store}"))
     }
 
     /// The memory of the Envoy with the runtime and of the bare one.
@@ -130,10 +160,10 @@ impl Bench {
         // Whole batches, which redis-benchmark would make of them anyway.
         let calls = (requests / level.share).next_multiple_of(level.in_flight().into());
         match case {
-            Case::Direct => self.call(&self.bare, "GetState", REDIS, level, calls, None).await,
-            Case::Call { method, store } => {
+            Case::Direct { wire, method } => self.call(&self.bare, (wire, method, REDIS), level, calls, None).await,
+            Case::Call { wire, method, store } => {
                 let counter = format!("wasmcustom.runtime.requests.state.{store}.{method}.OK");
-                self.call(&self.runtime, method, store, level, calls, Some(&counter)).await
+                self.call(&self.runtime, (wire, method, store), level, calls, Some(&counter)).await
             }
             Case::Redis => self.hmget(level, calls).await,
         }
@@ -143,20 +173,25 @@ impl Bench {
     async fn call(
         &self,
         envoy: &Envoy,
-        method: &str,
-        store: &str,
+        (wire, method, store): (Wire, &str, &str),
         level: Level,
         calls: u64,
         counter: Option<&str>,
     ) -> Result<Sample> {
-        let url = format!("http://127.0.0.1:{}/{SERVICE}/{method}", envoy.port);
+        let path = match (wire, method) {
+            (Wire::Grpc, _) => format!("{SERVICE}/{method}"),
+            (Wire::Http, GET) => format!("v1.0/state/{store}/{KEY}"),
+            (Wire::Http, _) => format!("v1.0/state/{store}"),
+        };
+        let url = format!("http://127.0.0.1:{}/{path}", envoy.port);
+        let body = ((wire, method) != (Wire::Http, GET)).then(|| self.request(wire, method, store));
         let before = match counter {
             Some(counter) => envoy.counter(counter).await?,
             None => 0,
         };
         let cpu = envoy.process.cpu()?;
         let Load { calls_per_second, p50, p99, mut failures } =
-            load::h2load(&url, &self.request(method, store), level, calls, self.requests.path()).await?;
+            load::h2load(&url, wire, body.as_deref(), level, calls, self.requests.path()).await?;
         let cpu = envoy.process.cpu()?.saturating_sub(cpu);
         if let Some(counter) = counter {
             failures = failures.max((envoy.counter(counter).await? - before).abs_diff(calls));
@@ -188,6 +223,11 @@ fn get(store: &str) -> Vec<u8> {
 fn save(store: &str) -> Vec<u8> {
     let item = StateItem { key: KEY.into(), value: vec![b'x'; VALUE_BYTES].into(), ..Default::default() };
     frame(&SaveStateRequest { store_name: store.into(), states: vec![item] })
+}
+
+fn save_as_json() -> Vec<u8> {
+    let value = "x".repeat(VALUE_BYTES - 2); // with its quotes
+    json!([{"key": KEY, "value": value}]).to_string().into()
 }
 
 /// A message as gRPC frames it.

@@ -7,7 +7,7 @@ use integration_tests::installed;
 use tokio::process::Command;
 
 use crate::Result;
-use crate::case::Level;
+use crate::case::{Level, Wire};
 
 /// What a load generator saw.
 #[derive(Debug)]
@@ -21,17 +21,36 @@ pub(crate) struct Load {
     pub(crate) failures: u64,
 }
 
-/// Makes gRPC calls with the same request.
-pub(crate) async fn h2load(url: &str, request: &Path, level: Level, calls: u64, scratch: &Path) -> Result<Load> {
+/// Makes calls with the same request, whose body is in a file if there is one.
+pub(crate) async fn h2load(
+    url: &str,
+    wire: Wire,
+    body: Option<&Path>,
+    level: Level,
+    calls: u64,
+    scratch: &Path,
+) -> Result<Load> {
     let log = scratch.join("calls.tsv");
     let _ = std::fs::remove_file(&log); // h2load appends
     let mut log_option = OsString::from("--log-file=");
     log_option.push(&log);
     let mut command = Command::new(installed::system("h2load"));
     command.arg(format!("--requests={calls}")).arg("--threads=1");
-    command.arg(format!("--clients={}", level.connections)).arg(format!("--max-concurrent-streams={}", level.streams));
-    command.args(["--header=content-type: application/grpc", "--header=te: trailers"]);
-    command.arg("--data").arg(request).arg(log_option).arg(url);
+    match wire {
+        Wire::Grpc => {
+            let (clients, streams) = (level.connections, level.streams);
+            command.arg(format!("--clients={clients}")).arg(format!("--max-concurrent-streams={streams}"));
+            command.args(["--header=content-type: application/grpc", "--header=te: trailers"]);
+        }
+        Wire::Http => {
+            command.arg("--h1").arg(format!("--clients={}", level.in_flight()));
+            command.arg("--header=content-type: application/json");
+        }
+    }
+    if let Some(body) = body {
+        command.arg("--data").arg(body);
+    }
+    command.arg(log_option).arg(url);
     let text = run(command).await?;
     let calls_per_second = text
         .lines()
@@ -40,7 +59,7 @@ pub(crate) async fn h2load(url: &str, request: &Path, level: Level, calls: u64, 
     // Start in microseconds, status of HTTP, duration in microseconds.
     let mut durations = Vec::new();
     for line in std::fs::read_to_string(&log)?.lines() {
-        if let [_, "200", duration] = line.split('\t').collect::<Vec<_>>()[..] {
+        if let [_, "200" | "204", duration] = line.split('\t').collect::<Vec<_>>()[..] {
             durations.push(duration.parse::<u64>()?);
         }
     }

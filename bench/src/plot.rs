@@ -88,7 +88,7 @@ fn draw(chart: &Chart, report: &Report, top: f64, body: &mut String) -> f64 {
 /// Baselines are grey.
 fn colour(case: Case) -> &'static str {
     match case {
-        Case::Direct | Case::Redis => "#8c959f",
+        Case::Direct { .. } | Case::Redis => "#8c959f",
         Case::Call { .. } => "#2f6fdb",
     }
 }

@@ -136,7 +136,7 @@ impl Report {
 
     pub(crate) fn figures(&self, case: Case, level: Level) -> Figures {
         let of = |value: fn(Sample) -> f64| median(self.samples(case, level).map(value));
-        let pairs = self.samples(case, level).zip(self.samples(Case::Direct, level));
+        let pairs = self.samples(case, level).zip(self.samples(case.baseline(), level));
         Figures {
             in_flight: level.in_flight(),
             calls_per_second: of(|sample| sample.calls_per_second).round(),

@@ -22,11 +22,11 @@ fn write(report: &Report, text: &mut String) -> std::fmt::Result {
         report.rounds
     )?;
     // Narrow, so that the line fits into 120 columns.
-    write!(text, "{:23} {:>8} {:>6} {:>7}", "", "calls/s", "of", "CPU us")?;
+    write!(text, "{:24} {:>8} {:>6} {:>7}", "", "calls/s", "of", "CPU us")?;
     for level in LEVELS {
         write!(text, "   {:>15}", format!("{} in flight", level.in_flight()))?;
     }
-    write!(text, "\n{:23} {:>8} {:>6} {:>7}", "", format!("at {}", FULL.in_flight()), "direct", "a call")?;
+    write!(text, "\n{:24} {:>8} {:>6} {:>7}", "", format!("at {}", FULL.in_flight()), "direct", "a call")?;
     for _ in LEVELS {
         write!(text, "   {:>7} {:>7}", "p50", "p99")?;
     }
@@ -34,7 +34,7 @@ fn write(report: &Report, text: &mut String) -> std::fmt::Result {
     for case in CASES {
         let full = report.figures(case, FULL);
         let cpu = full.cpu_us_per_call.map_or("-".to_owned(), |cpu| format!("{cpu:.1}"));
-        write!(text, "{:23} {:>8} {:>6.3} {cpu:>7}", case.name(), full.calls_per_second, full.of_direct)?;
+        write!(text, "{:24} {:>8} {:>6.3} {cpu:>7}", case.name(), full.calls_per_second, full.of_direct)?;
         for level in LEVELS {
             let figures = report.figures(case, level);
             write!(text, "   {:>7.0} {:>7.0}", figures.p50_us, figures.p99_us)?;

@@ -70,7 +70,7 @@ pub struct Source {
     /// The id of the app, instead of the configured one; for Dapr's files, which don't say it, else that in `APP_ID`
     #[arg(long, short_alias = 'a', value_name = "ID")]
     pub app_id: Option<String>,
-    /// A Dapr configuration (kind: Configuration), of which spec.secrets.scopes is taken; with Dapr's component files
+    /// A Dapr configuration (kind: Configuration), of which spec.secrets and spec.api are taken; with Dapr's component files
     #[arg(long, short_alias = 'c', value_name = "FILE", conflicts_with_all = ["file", "layotto_config"], value_delimiter = ',')]
     pub config: Vec<PathBuf>,
     /// A Layotto configuration (JSON)
@@ -100,6 +100,9 @@ pub struct Source {
     /// The same in MiB
     #[arg(long, value_name = "MIB", hide = true, conflicts_with = "max_body_size")]
     pub dapr_http_max_request_size: Option<i64>,
+    /// The origins of web pages that may call the HTTP API, instead of api.allowedOrigins; `*` stands for any
+    #[arg(long, value_name = "ORIGINS", value_delimiter = ',')]
+    pub allowed_origins: Vec<String>,
 }
 
 impl Source {

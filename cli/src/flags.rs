@@ -69,7 +69,7 @@ pub const FLAGS: &[Flag] = &[
     Flag {
         name: "allowed-origins",
         of: DAEMON,
-        fate: Idle("no page of another origin is allowed: headers of CORS are never sent"),
+        fate: Served("absent: no page of another origin is allowed, and no headers of CORS are sent"),
     },
     Flag { name: "app-binding-options-timeout", of: DAEMON, fate: Idle(NO_CALLS) },
     Flag {
@@ -99,7 +99,7 @@ pub const FLAGS: &[Flag] = &[
     Flag {
         name: "config",
         of: BOTH,
-        fate: Served("also `-c`, and more than once; `spec.secrets.scopes` of its documents is taken"),
+        fate: Served("also `-c`, and more than once; `spec.secrets` and `spec.api` of its documents are taken"),
     },
     Flag { name: "control-plane-address", of: DAEMON, fate: Idle("there is no control plane") },
     Flag { name: "control-plane-namespace", of: DAEMON, fate: Idle("there is no control plane") },

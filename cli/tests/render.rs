@@ -200,15 +200,20 @@ fn components_of_dapr_and_layotto_take_secrets_from_a_store() {
 }
 
 #[test]
-fn scopes_may_be_in_the_file_that_dapr_calls_config() {
+fn scopes_and_lists_of_apis_may_be_in_the_file_that_dapr_calls_config() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.yaml");
     let scopes = "scopes: [{storeName: s, defaultAccess: deny}]";
-    fs::write(&file, format!("kind: Configuration\nspec:\n  tracing: {{}}\n  secrets:\n    {scopes}\n")).unwrap();
-    let arguments =
-        ["filter", "--app-id", "orders", "--resources-path", "dapr-components", "--config", file.to_str().unwrap()];
+    let api = "allowed: [{name: state, version: v1.0, protocol: http}]";
+    let text = format!("kind: Configuration\nspec:\n  tracing: {{}}\n  api:\n    {api}\n  secrets:\n    {scopes}\n");
+    fs::write(&file, text).unwrap();
+    let mut arguments =
+        vec!["filter", "--app-id", "orders", "--resources-path", "dapr-components", "--config", file.to_str().unwrap()];
+    arguments.extend(["--allowed-origins", "https://a.example, https://b.example"]);
     let document: serde_json::Value = serde_json::from_str(&render(&arguments)).unwrap();
     assert_eq!(document["secrets"]["scopes"][0]["defaultAccess"], "deny");
+    assert_eq!(document["api"]["allowed"][0]["name"], "state");
+    assert_eq!(document["api"]["allowedOrigins"], serde_json::json!(["https://a.example", "https://b.example"]));
 }
 
 #[test]

@@ -24,6 +24,7 @@ pub mod middleman;
 pub mod pages;
 pub mod ports;
 pub mod process;
+pub mod recorded;
 pub mod redis;
 pub mod scratch;
 pub mod sequencer;

@@ -1,13 +1,13 @@
 //! What daprd 1.17.13 was recorded to answer, replayed: codes, texts and details of failures. What differs stands in
 //! docs/differences-from-dapr.md with the reason, and this test takes its exceptions from there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use envoy_runtime_proto::FILE_DESCRIPTOR_SET;
-use integration_tests::redis::{self, Redis};
+use integration_tests::installed;
+use integration_tests::recorded::{Exceptions, Runtimes};
 use integration_tests::wire::{Answer, Connection, frame};
-use integration_tests::{Config, Envoy, installed, scratch};
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
 use serde::Deserialize;
@@ -57,61 +57,16 @@ fn main_instance() -> String {
     "main".to_owned()
 }
 
-/// The runtimes that the recordings name.
-struct Runtimes {
+/// The runtimes, and what their messages look like.
+struct World {
     pool: DescriptorPool,
-    redis: Redis,
-    envoys: BTreeMap<&'static str, Envoy>,
-    _scratch: tempfile::TempDir,
+    runtimes: Runtimes,
 }
 
-impl Runtimes {
+impl World {
     async fn start() -> Self {
-        let redis = Redis::start(redis::Options::default()).await;
-        let scratch = scratch::directory("recorded");
-        let file = scratch.path().join("secrets.json");
-        let secrets = json!({"alpha": "a-value", "beta": "b-value", "nested": {"inner": "n-value", "deep": {"x": "y"}}, "empty": ""});
-        std::fs::write(&file, secrets.to_string()).unwrap();
-        let (file, host) = (file.to_str().unwrap(), redis.address());
-        let on_redis = [("redisHost", host.as_str())];
-        let in_file = [("secretsFile", file), ("nestedSeparator", ":")];
-        let in_environment = [("prefix", "GOLDEN_")];
-        let environment =
-            |config: Config| config.variable("GOLDEN_SECRET_ONE", "one").variable("GOLDEN_SECRET_TWO", "two");
-        let scopes = json!({"scopes": [
-            {"storeName": "secretfile", "defaultAccess": "deny", "allowedSecrets": ["alpha"]},
-            {"storeName": "secretenv", "defaultAccess": "allow", "deniedSecrets": ["SECRET_TWO"]},
-        ]});
-        let configs = [
-            (
-                "main",
-                environment(Config::new("golden"))
-                    .set("limits", json!({"maxRequestBytes": 1 << 20}))
-                    .component("statestore", "state.redis", &on_redis)
-                    .component("mem", "state.in-memory", &[])
-                    .component("configstore", "configuration.redis", &on_redis)
-                    .component("lockstore", "lock.redis", &on_redis)
-                    .component("secretfile", "secretstores.local.file", &in_file)
-                    .component("secretenv", "secretstores.local.env", &in_environment),
-            ),
-            ("empty", Config::new("empty")),
-            ("token", Config::new("token").set("apiToken", "right-token").component("mem", "state.in-memory", &[])),
-            (
-                "allow",
-                environment(Config::new("allow"))
-                    .set("secrets", scopes)
-                    .component("mem", "state.in-memory", &[])
-                    .component("secretfile", "secretstores.local.file", &in_file)
-                    .component("secretenv", "secretstores.local.env", &in_environment),
-            ),
-            ("cors", Config::new("cors").component("mem", "state.in-memory", &[])),
-        ];
-        let mut envoys = BTreeMap::new();
-        for (name, config) in configs {
-            envoys.insert(name, Envoy::start(config).await);
-        }
         let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).unwrap();
-        Self { pool, redis, envoys, _scratch: scratch }
+        Self { pool, runtimes: Runtimes::start().await }
     }
 
     fn method(&self, name: &str) -> Option<MethodDescriptor> {
@@ -119,7 +74,7 @@ impl Runtimes {
     }
 
     async fn call(&self, recorded: &Recorded, method: &str, request: &Value) -> Answer {
-        let connection = Connection::open(self.envoys[recorded.instance.as_str()].dapr_grpc).await;
+        let connection = Connection::open(self.runtimes.envoys[recorded.instance.as_str()].dapr_grpc).await;
         let metadata: Vec<_> = recorded.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let (path, body) = match self.method(method) {
             Some(descriptor) => {
@@ -137,7 +92,7 @@ impl Runtimes {
     async fn differences(&self, recorded: &Recorded) -> Vec<(&'static str, String)> {
         for command in &recorded.redis {
             let words: Vec<&str> = command.iter().map(String::as_str).collect();
-            let _: ::redis::Value = self.redis.command(&words).await;
+            let _: ::redis::Value = self.runtimes.redis.command(&words).await;
         }
         for prior in &recorded.setup {
             self.call(recorded, &prior.method, &prior.request).await;
@@ -241,61 +196,16 @@ fn details_of(status: &Status) -> Vec<Value> {
     details.details.iter().map(json_of).collect()
 }
 
-/// What may differ: for each row of the table in the docs the calls, by block and name, and the parts of the answer.
-fn exceptions() -> Vec<(String, BTreeSet<String>)> {
-    let page = std::fs::read_to_string(installed::workspace().join("docs/differences-from-dapr.md")).unwrap();
-    let mut exceptions = Vec::new();
-    for row in page.lines().filter(|line| line.starts_with("| `")) {
-        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
-        let [which, parts, _, _] = cells[..] else { panic!("a row with other than four cells: {row}") };
-        let parts: BTreeSet<String> = parts.split(", ").map(str::to_owned).collect();
-        for call in which.split(", ") {
-            exceptions.push((call.trim_matches('`').to_owned(), parts.clone()));
-        }
-    }
-    exceptions
-}
-
-fn fits(pattern: &str, name: &str) -> bool {
-    pattern.strip_suffix('*').map_or(pattern == name, |beginning| name.starts_with(beginning))
-}
-
 #[tokio::test]
 async fn answers_are_those_of_daprd_but_for_what_the_docs_list() {
-    let runtimes = Runtimes::start().await;
-    let exceptions = exceptions();
-    assert!(exceptions.len() > 5, "the table of differences is in the docs");
+    let world = World::start().await;
+    let mut exceptions = Exceptions::under("## Recorded calls that are answered differently");
     let path = installed::workspace().join("integration-tests/recorded/dapr-grpc.jsonl");
-    let mut used = BTreeSet::new();
-    let mut wrong = Vec::new();
-    let (mut calls, mut equal) = (0, 0);
     for line in std::fs::read_to_string(path).unwrap().lines() {
         let recorded: Recorded = serde_json::from_str(line).unwrap();
         let name = format!("{}/{}", recorded.block, recorded.case);
-        let differences = runtimes.differences(&recorded).await;
-        calls += 1;
-        equal += usize::from(differences.is_empty());
-        for (part, text) in differences {
-            let mut expected = false;
-            for (at, (pattern, parts)) in exceptions.iter().enumerate() {
-                if fits(pattern, &name) && parts.contains(part) {
-                    used.insert(at);
-                    expected = true;
-                }
-            }
-            if !expected {
-                wrong.push(format!("{name} ({}): {text}", recorded.method));
-            }
-        }
+        exceptions.note(&name, world.differences(&recorded).await);
     }
-    println!("{equal} of {calls} answers are equal");
-    for (at, (pattern, parts)) in exceptions.iter().enumerate() {
-        if !used.contains(&at) {
-            wrong.push(format!("the docs list {pattern} ({parts:?}), and nothing differs"));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    for envoy in runtimes.envoys.values() {
-        envoy.assert_no_filter_crashed().await;
-    }
+    exceptions.check();
+    world.runtimes.assert_no_filter_crashed().await;
 }

@@ -1,4 +1,5 @@
-//! Apps with the unmodified SDKs of Dapr: `sdk/state.*` and `sdk/lock.*`, each in memory and on Redis.
+//! Apps with the unmodified SDKs of Dapr: `sdk/state.*` and `sdk/lock.*` over gRPC and `sdk/http.cjs` over HTTP, each in memory and on
+//! Redis.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -9,11 +10,12 @@ use integration_tests::{Config, Envoy, installed};
 async fn run_on(store: &str, command: impl FnOnce(&Path) -> Command) -> (Output, Envoy) {
     let redis = Redis::start(Options::default()).await;
     let (address, mut config) = (redis.address(), Config::new("orders"));
-    for block in ["state", "lock"] {
+    for block in ["state", "lock", "configuration"] {
         config = config.component("memory", &format!("{block}.in-memory"), &[]);
         config = config.component("redis", &format!("{block}.redis"), &[("redisHost", &address)]);
     }
-    let envoy = Envoy::start(config).await;
+    config = config.component("secrets", "secretstores.local.env", &[("prefix", "SDK_SECRET_")]);
+    let envoy = Envoy::start(config.variable("SDK_SECRET_ORDER", "42")).await;
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("sdk");
     let mut command = command(&scripts);
     command.arg(store);
@@ -78,6 +80,20 @@ const JAVASCRIPT_STATE: &[&str] = &[
     "metadata",
     "done",
 ];
+const JAVASCRIPT_HTTP: &[&str] = &[
+    "save and get",
+    "bulk",
+    "etag conflict",
+    "first write",
+    "transaction",
+    "delete",
+    "errors",
+    "lock",
+    "secrets",
+    "configuration",
+    "metadata",
+    "done",
+];
 const PYTHON_LOCK: &[&str] = &["lock", "unlock", "scope", "expiry", "error details", "done"];
 const JAVASCRIPT_LOCK: &[&str] = &["lock", "unlock", "error text", "done"];
 
@@ -99,6 +115,16 @@ async fn javascript_in_memory() {
 #[tokio::test]
 async fn javascript_on_redis() {
     javascript("state.cjs", "redis", JAVASCRIPT_STATE).await;
+}
+
+#[tokio::test]
+async fn javascript_over_http_in_memory() {
+    javascript("http.cjs", "memory", JAVASCRIPT_HTTP).await;
+}
+
+#[tokio::test]
+async fn javascript_over_http_on_redis() {
+    javascript("http.cjs", "redis", JAVASCRIPT_HTTP).await;
 }
 
 #[tokio::test]

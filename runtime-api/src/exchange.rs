@@ -17,7 +17,7 @@ use tonic::{Code, Status};
 use crate::Runtime;
 use crate::api::Conversation;
 use crate::api::call::{Body, Content, Head, Reply};
-use crate::api::http::{Request, Response};
+use crate::api::http::{HEADERS, Request, Response};
 
 /// What is said where there is no runtime.
 const REFUSED: &str = "the configuration of the runtime was refused; see Envoy's log";
@@ -29,6 +29,8 @@ pub struct Exchange {
     runtime: Option<Rc<Runtime>>,
     method: Method,
     head: Head,
+    /// Of its headers those that matter to HTTP alone.
+    headers: Vec<(&'static str, String)>,
     /// What has come of the body.
     body: Option<Body>,
     /// Whether what comes is with the runtime, or no more of it is wanted.
@@ -64,14 +66,17 @@ impl fmt::Debug for Step {
 impl Exchange {
     /// A request of which nothing has come.
     pub fn new(runtime: Option<Rc<Runtime>>) -> Self {
-        Self { runtime, method: Method::GET, head: Head::default(), body: None, taken: false }
+        Self { runtime, method: Method::GET, head: Head::default(), headers: Vec::new(), body: None, taken: false }
     }
 
     /// Takes in a header, if it matters.
     pub fn header(&mut self, name: &[u8], value: &[u8]) {
         match name {
             b":method" => self.method = Method::from_bytes(value).unwrap_or_default(),
-            _ => self.head.header(name, value),
+            _ => match HEADERS.iter().find(|known| known.as_bytes() == name) {
+                Some(known) => self.headers.push((known, String::from_utf8_lossy(value).into_owned())),
+                None => self.head.header(name, value),
+            },
         }
     }
 
@@ -108,7 +113,7 @@ impl Exchange {
             let answer = if is_grpc {
                 Answer::Grpc(Status::unavailable(REFUSED).into())
             } else {
-                Answer::Http(Response::text(StatusCode::SERVICE_UNAVAILABLE, REFUSED.to_owned()))
+                Answer::Http(Response::text(StatusCode::SERVICE_UNAVAILABLE, REFUSED))
             };
             return Step::Serve(Box::pin(std::future::ready(answer)));
         };
@@ -118,7 +123,8 @@ impl Exchange {
         }
         let Head { target, token, content, .. } = head;
         let (method, target) = (mem::take(&mut self.method), target.path().to_owned());
-        let request = Request { method, target, token, content, body: Bytes::new() };
+        let headers = mem::take(&mut self.headers);
+        let request = Request { method, target, headers, token, content, body: Bytes::new() };
         Step::Serve(Box::pin(async move { Answer::Http(runtime.http_with(request, body).await) }))
     }
 

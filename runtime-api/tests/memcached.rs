@@ -14,6 +14,7 @@ use envoy_runtime_proto::dapr::runtime::v1 as dapr;
 use envoy_runtime_proto::spec::runtime::v1 as layotto;
 use runtime_api::Runtime;
 use runtime_api::api::call::Reply;
+use runtime_api::api::http::Request;
 use runtime_api::config::{Config, Severity};
 use runtime_api::proxy::Proxy;
 use runtime_api::testing::{Connection, Started, World, call, worker};
@@ -344,6 +345,29 @@ fn what_is_not_memcached_ends_the_connection() {
     accept(&world, CLUSTER).send(b"STORED\r\n");
     let text = "fail to get k from state store s: unexpected reply of memcached to get";
     assert_eq!(status(&call), (Code::Internal, text.into()));
+}
+
+#[test]
+fn over_http_it_has_neither_etags_nor_transactions() {
+    let (world, worker) = memcached();
+    let ask = |method: http::Method, target: &str, body: &str| {
+        let (target, body) = (target.to_owned(), body.to_owned().into());
+        let request = Request { method, target, body, ..Request::default() };
+        let worker = Rc::clone(&worker);
+        world.start(async move { worker.http(&request).await })
+    };
+    let read = ask(http::Method::GET, "/v1.0/state/s/k", "");
+    let server = accept(&world, CLUSTER);
+    assert_eq!(received(&server), "get a||k\r\n");
+    server.send(&found("k", b"{\"n\":1}"));
+    let read = read.outcome().unwrap();
+    assert_eq!((read.status.as_u16(), &*read.body), (200, &b"{\"n\":1}"[..]));
+    assert!(read.headers.iter().all(|(name, _)| name != "etag"), "{:?}", read.headers);
+    let body = r#"{"operations":[{"operation":"upsert","request":{"key":"k"}}]}"#;
+    let refused = ask(http::Method::POST, "/v1.0/state/s/transaction", body).outcome().unwrap();
+    let said: Value = serde_json::from_slice(&refused.body).unwrap();
+    assert_eq!((refused.status.as_u16(), &said["errorCode"]), (501, &json!("ERR_STATE_STORE_NOT_SUPPORTED")));
+    assert_eq!(said["details"][0]["@type"], "type.googleapis.com/google.rpc.Help");
 }
 
 #[test]

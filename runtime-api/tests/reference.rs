@@ -1,11 +1,15 @@
-//! The reference of the configuration, `docs/configuration.md`, made from the tables that check it. `make docs` (or
-//! `UPDATE=1`) writes the page; without it this test says whether the page is what the tables say.
+//! The reference of the configuration, `docs/configuration.md`, made from the tables that check it, and that of the HTTP API,
+//! `docs/openapi.yaml` and `docs/http-api.md`, made from the rows that serve it. `make docs` (or `UPDATE=1`) writes them; without
+//! it this test says whether they are what the tables say.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test ends by a panic
 
 use std::fs;
 use std::path::Path;
 
 use runtime_api::component::{Block, DRIVERS, Driver};
-use runtime_api::config::{COMPONENT, FIELDS, Field, Kind, LIMITS, LISTENERS, Presence, SCOPE, SECRETS};
+use runtime_api::config::{API, COMPONENT, FIELDS, Field, Kind, LIMITS, LISTENERS, Presence, RULE, SCOPE, SECRETS};
+use serde_json::Value;
 
 const BEGINNING: &str = "\
 <!-- Written by `make docs` from the tables of fields in runtime-api; change those, or the prose in
@@ -63,6 +67,13 @@ An app sets the deadline of a call with its gRPC client (`grpc-timeout` on the w
 is also how long a server behind a connection may owe a reply before the connection is given up. Envoy itself ends a call without a
 deadline about which nothing has happened for `timeout` and ten seconds more, and one with a deadline after five minutes of that,
 however long the deadline is (`stream_idle_timeout` and `idle_timeout` in the rendered listener).
+
+";
+
+const APIS: &str = "\
+What is not allowed is answered as if it were not there: UNIMPLEMENTED, or over HTTP a plain 404. Health is always answered. With
+Dapr's files the two lists may also stand in a document of the kind `Configuration`, as `spec.api`; `--allowed-origins` goes before
+what is written here. More is in [http-api.md](http-api.md).
 
 ";
 
@@ -192,6 +203,11 @@ fn page() -> String {
     page += "## limits\n\n";
     page += &table(LIMITS, "");
     page += BOUNDS;
+    page += "## api\n\n";
+    page += &table(API, "");
+    page += "Each of what is allowed and denied:\n\n";
+    page += &table(RULE, "");
+    page += APIS;
     page += "## secrets\n\n";
     page += &table(SECRETS, "");
     page += "Each of the scopes:\n\n";
@@ -309,23 +325,64 @@ fn anchor(kind: &str) -> String {
     format!("metadata-of-{}", kind.replace('.', ""))
 }
 
-#[test]
-fn the_reference_is_what_the_tables_say() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
-    let page = page().trim_end().to_owned() + "\n";
+/// What stands in front of the requests of the HTTP API, and behind them.
+const HTTP: (&str, &str) = (include_str!("http-api/before.txt"), include_str!("http-api/after.txt"));
+
+/// The page about the HTTP API.
+fn http_page() -> String {
+    let description = runtime_api::api::openapi();
+    let mut rows: Vec<(String, String, String)> = Vec::new();
+    for (path, methods) in description["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let block = operation["tags"][0].as_str().unwrap().to_owned();
+            let request = format!("`{} {path}`", method.to_uppercase());
+            rows.push((block, request, operation["summary"].as_str().unwrap().to_owned()));
+        }
+    }
+    rows.sort();
+    let rows: Vec<String> =
+        rows.iter().map(|(block, request, summary)| format!("| {block} | {request} | {summary} |\n")).collect();
+    let head = "| Building block | Request | What it does |\n|---|---|---|\n";
+    format!("{}{head}{}{}", HTTP.0, rows.concat(), HTTP.1)
+}
+
+/// The description of the HTTP API for those who read it and for tools.
+fn description() -> String {
+    let beginning = "# Written by `make docs` from the rows of the building blocks in runtime-api/src/api; the runtime serves the same\n\
+                     # at /v1.0/openapi.json.\n";
+    beginning.to_owned() + &serde_saphyr::to_string(&runtime_api::api::openapi()).unwrap()
+}
+
+/// Compares a file of the documentation with what it should be, or writes it.
+fn in_step(name: &str, made: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+    let made = made.trim_end().to_owned() + "\n";
     if std::env::var_os("UPDATE").is_some() {
-        fs::write(&path, page).unwrap();
+        fs::write(&path, made).unwrap();
         return;
     }
     let there = fs::read_to_string(&path).unwrap_or_default();
-    let at = there.lines().zip(page.lines()).position(|(there, made)| there != made);
-    let at = at.unwrap_or_else(|| there.lines().count().min(page.lines().count()));
-    let (old, new) = (there.lines().nth(at).unwrap_or("the end"), page.lines().nth(at).unwrap_or("the end"));
+    let at = there.lines().zip(made.lines()).position(|(there, made)| there != made);
+    let at = at.unwrap_or_else(|| there.lines().count().min(made.lines().count()));
+    let (old, new) = (there.lines().nth(at).unwrap_or("the end"), made.lines().nth(at).unwrap_or("the end"));
     assert!(
-        there == page,
-        "docs/configuration.md is out of date; `make docs` writes it. Line {} is\n  {old}\nand should be\n  {new}",
+        there == made,
+        "docs/{name} is out of date; `make docs` writes it. Line {} is\n  {old}\nand should be\n  {new}",
         at + 1
     );
+}
+
+#[test]
+fn the_reference_is_what_the_tables_say() {
+    in_step("configuration.md", &page());
+}
+
+#[test]
+fn the_description_of_the_http_api_is_what_the_rows_say() {
+    let made = description();
+    assert_eq!(serde_saphyr::from_str::<Value>(&made).unwrap(), runtime_api::api::openapi(), "YAML says the same");
+    in_step("openapi.yaml", &made);
+    in_step("http-api.md", &http_page());
 }
 
 #[test]

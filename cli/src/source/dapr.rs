@@ -51,8 +51,10 @@ const ITEM: &[Field] = &[
 /// Stands for a secret until all stores are known.
 const PENDING: &str = "pending";
 
-/// What a document of the kind Configuration may hold that has an effect; all else in its `spec` is for daprd.
 const CONFIGURATION: &str = "Configuration";
+
+/// What a document of that kind may hold that has an effect; all else in its `spec` is for daprd.
+const TAKEN: &[&str] = &["secrets", "api"];
 
 const API_VERSION: &str = "dapr.io/v1alpha1";
 
@@ -172,22 +174,28 @@ impl Draft {
         }
     }
 
-    /// What the app may read of secret stores; the rest of the document is named and passed over.
+    /// What the app may read of secret stores, and what of the API may be called; the rest of the document is named and passed over.
     fn configuration(&mut self, document: &Node) {
         for (name, node) in document.get("spec").map(Node::fields).unwrap_or_default() {
-            if !name.eq_ignore_ascii_case("secrets") {
-                let text = "has no effect: it is for daprd";
-                self.findings.push(Finding::warning(node.spot.clone(), &format!("spec.{name}"), text));
+            match TAKEN.iter().find(|taken| taken.eq_ignore_ascii_case(name)) {
+                Some(taken) => self.take(taken, node),
+                None => {
+                    let text = "has no effect: it is for daprd";
+                    self.findings.push(Finding::warning(node.spot.clone(), &format!("spec.{name}"), text));
+                }
             }
         }
-        let Some(node) = document.get("spec").and_then(|spec| spec.get("secrets")) else { return };
-        if self.document.get("secrets").is_some() {
-            let text = "given twice; one Configuration with spec.secrets is expected";
-            self.findings.push(Finding::error(node.spot.clone(), "spec.secrets", text));
+    }
+
+    /// A part of a Configuration that is the same in a document of ours.
+    fn take(&mut self, name: &'static str, node: &Node) {
+        if self.document.get(name).is_some() {
+            let text = format!("given twice; one Configuration with spec.{name} is expected");
+            self.findings.push(Finding::error(node.spot.clone(), &format!("spec.{name}"), text));
             return;
         }
-        self.set(&["secrets"], node.value(), node.spot.clone());
-        let (path, own) = (Path::default().field("secrets"), Path::default().field("spec").field("secrets"));
+        self.set(&[name], node.value(), node.spot.clone());
+        let (path, own) = (Path::default().field(name), Path::default().field("spec").field(name));
         node.walk(&Path::default(), &mut |below, node| {
             let join = |start: &Path| Path(start.0.iter().chain(&below.0).cloned().collect());
             self.origins.add(join(&path), node.spot.clone(), join(&own).to_string(), Children::Fields);

@@ -71,6 +71,7 @@ pub fn read(source: &Source, place: Place) -> Result<Checked, Failure> {
     let environment = secrets::variables();
     let (mut draft, origin) = Draft::read(source, &environment, place)?;
     draft.add_limits(source);
+    draft.add_origins(source);
     draft.add_listeners(source);
     if place == Place::Here {
         draft.make_way(source);
@@ -170,6 +171,15 @@ impl Draft {
     fn add_limits(&mut self, source: &Source) {
         if let Some((flag, bytes)) = source.largest_message() {
             self.set(&["limits", "maxRequestBytes"], Value::from(bytes), Spot::whole(flag));
+        }
+    }
+
+    /// The origins given as a flag, likewise.
+    fn add_origins(&mut self, source: &Source) {
+        let origins = source.allowed_origins.iter().map(|origin| origin.trim()).filter(|origin| !origin.is_empty());
+        let origins: Vec<Value> = origins.map(Value::from).collect();
+        if !origins.is_empty() {
+            self.set(&["api", "allowedOrigins"], Value::Array(origins), Spot::whole("--allowed-origins"));
         }
     }
 

@@ -44,7 +44,7 @@ fn respond_with_status(status: &Status) {
 }
 
 fn respond(response: &Response) {
-    let kind: Option<(&str, &[u8])> = response.content_type.map(|kind| ("content-type", kind.as_bytes()));
-    let headers: Vec<(&str, &[u8])> = kind.into_iter().collect();
-    let _ = abi::send_local_response(response.status.as_u16().into(), &headers, response.body.as_bytes(), None);
+    let headers: Vec<(&str, &[u8])> =
+        response.headers.iter().map(|(name, value)| (&**name, value.as_bytes())).collect();
+    let _ = abi::send_local_response(response.status.as_u16().into(), &headers, &response.body, None);
 }

@@ -19,12 +19,15 @@ macro_rules! configuration_suite {
             subscribers_are_told_of_their_keys
             a_subscription_ends_with_its_stream
             many_changes_come_once_and_in_order
+            items_over_http
         }
     };
 }
 
 /// What every driver does.
 pub mod basic {
+    use http::Method;
+    use serde_json::{Value, json};
     use tonic::Code;
 
     use crate::client::Dialect;
@@ -34,8 +37,11 @@ pub mod basic {
 
     /// The group of this case.
     fn group(case: &Case) -> Configuration {
-        let name = case.key("").replace(['/', '_'], "-").to_lowercase();
-        Configuration::new(case.store.client().clone(), case.store.name(), name.trim_matches('-'))
+        Configuration::new(case.store.client().clone(), case.store.name(), &group_name(case))
+    }
+
+    fn group_name(case: &Case) -> String {
+        case.key("").replace(['/', '_'], "-").to_lowercase().trim_matches('-').to_owned()
     }
 
     fn pairs(items: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -157,5 +163,22 @@ pub mod basic {
             watch.expect(&[(&key, &value)]).await;
         }
         watch.expect_silence().await;
+    }
+
+    pub async fn items_over_http(case: &Case) {
+        let (store, group) = (case.store.name(), group_name(case));
+        let path = |version: &str, query: &str| format!("/{version}/configuration/{store}{query}");
+        let keys = format!("?key=http-a&key=http-none&metadata.group={group}");
+        let read = async || case.http(Method::GET, &path("v1.0", &keys), &[], "").await;
+        let nothing = read().await;
+        assert_eq!(nothing.status(), 204, "{nothing:?}");
+        let items = json!({"items": [{"key": "http-a", "value": "1 \u{17c}", "group": group}]}).to_string();
+        let saved = case.http(Method::POST, &path("v1.0-alpha1", ""), &[], items).await;
+        assert_eq!(saved.status(), 204, "{saved:?}");
+        let there: Value = serde_json::from_slice(read().await.body()).unwrap();
+        assert_eq!(there["http-a"]["value"], "1 \u{17c}");
+        let deleted = case.http(Method::DELETE, &path("v1.0-alpha1", &keys), &[], "").await;
+        assert_eq!(deleted.status(), 204, "{deleted:?}");
+        assert_eq!(read().await.status(), 204);
     }
 }

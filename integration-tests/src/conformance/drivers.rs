@@ -141,7 +141,7 @@ pub async fn configuration_etcd_of_debian() -> Deployment {
 }
 
 /// The cases of the suite of configuration: each has a group of its own, which Apollo must have as a namespace.
-const CONFIGURATION_CASES: [&str; 10] = [
+const CONFIGURATION_CASES: [&str; 11] = [
     "items_are_read_by_their_keys",
     "without_keys_all_items_are_read",
     "a_save_replaces_the_value",
@@ -152,6 +152,7 @@ const CONFIGURATION_CASES: [&str; 10] = [
     "subscribers_are_told_of_their_keys",
     "a_subscription_ends_with_its_stream",
     "many_changes_come_once_and_in_order",
+    "items_over_http",
 ];
 
 /// `configuration.apollo`

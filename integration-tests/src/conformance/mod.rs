@@ -8,7 +8,11 @@ pub mod drivers;
 pub mod lock;
 pub mod state;
 
+use bytes::Bytes;
+use http::{Method, Response};
+
 use crate::client::Dialect;
+use crate::http1;
 use crate::store::Store;
 use drivers::Deployment;
 
@@ -18,13 +22,25 @@ pub struct Case {
     /// The store, called in the dialect of this case.
     pub store: Store,
     name: &'static str,
+    http: u16,
 }
 
 impl Case {
     /// A case with a connection of its own.
     pub async fn new(deployment: &Deployment, dialect: Dialect, name: &'static str) -> Self {
         let client = deployment.envoy.client(dialect).await;
-        Self { store: Store::new(client, deployment.component), name }
+        Self { store: Store::new(client, deployment.component), name, http: deployment.envoy.dapr_http }
+    }
+
+    /// A request of Dapr's HTTP API.
+    pub async fn http(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Response<Bytes> {
+        http1::request(self.http, method, path, headers, body).await.unwrap()
     }
 
     /// A key of this case.

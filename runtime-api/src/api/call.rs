@@ -248,7 +248,7 @@ pub fn too_large(limit: usize) -> Status {
 }
 
 /// What is said of a message with more elements than are taken.
-fn too_many(limit: usize) -> Status {
+pub(super) fn too_many(limit: usize) -> Status {
     Status::resource_exhausted(format!(
         "the call has more than {limit} items, the limit set by limits.maxItems: make several of it, or raise the limit"
     ))

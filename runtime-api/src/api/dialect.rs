@@ -5,6 +5,9 @@ pub const DAPR: &str = "dapr.proto.runtime.v1.Dapr";
 /// The full name of Layotto's service.
 pub const LAYOTTO: &str = "spec.proto.runtime.v1.Runtime";
 
+/// The domain of Dapr's `ErrorInfo`.
+pub(super) const DOMAIN: &str = "dapr.io";
+
 /// One of the two APIs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
@@ -30,6 +33,6 @@ impl Dialect {
 
     /// The domain of `ErrorInfo` in the details of a status, if statuses have details.
     pub(super) fn error_domain(self) -> Option<&'static str> {
-        self.pick(Some("dapr.io"), None)
+        self.pick(Some(DOMAIN), None)
     }
 }

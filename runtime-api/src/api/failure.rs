@@ -1,14 +1,17 @@
 //! Failures as values. A building block says what failed; here it becomes what an app is told, a gRPC status with details or
 //! an HTTP response.
 
+use std::collections::BTreeMap;
+
 use http::StatusCode;
 use prost::Message;
 use prost_types::Any;
+use serde_json::{Value, json};
 use tonic::{Code, Status};
 use tonic_types::pb;
 
-use super::dialect::Dialect;
-use super::http::Response;
+use super::dialect::{DOMAIN, Dialect};
+use super::http::{ErrorBody, Response};
 use crate::component::Block;
 use crate::text::{self, shortened};
 
@@ -20,8 +23,10 @@ pub(super) struct Failure(Box<Told>);
 struct Told {
     code: Code,
     text: String,
-    /// The reason of `ErrorInfo`, and Dapr's `errorCode` over HTTP. Without one a status has no details.
+    /// The reason of `ErrorInfo`. Without one a status has no details.
     reason: Option<&'static str>,
+    /// Dapr's `errorCode` over HTTP, where it is not the reason.
+    tag: Option<&'static str>,
     /// What `ErrorInfo` says besides.
     metadata: Vec<(&'static str, String)>,
     /// The component, where `ResourceInfo` names it.
@@ -44,13 +49,19 @@ impl From<Status> for Failure {
 impl Failure {
     pub(super) fn new(code: Code, text: impl Into<String>) -> Self {
         let text = text.into();
-        let (reason, metadata, resource, wrong, help, http) = (None, Vec::new(), None, None, None, None);
-        Self(Box::new(Told { code, text, reason, metadata, resource, wrong, help, http }))
+        let (reason, tag, metadata, resource, wrong, help, http) = (None, None, Vec::new(), None, None, None, None);
+        Self(Box::new(Told { code, text, reason, tag, metadata, resource, wrong, help, http }))
     }
 
     /// Names the reason, which gives a status details.
     pub(super) fn reason(mut self, reason: &'static str) -> Self {
         self.0.reason = Some(reason);
+        self
+    }
+
+    /// Names the `errorCode` over HTTP.
+    pub(super) fn tag(mut self, tag: &'static str) -> Self {
+        self.0.tag = Some(tag);
         self
     }
 
@@ -96,7 +107,7 @@ impl Failure {
 
     /// As a status of gRPC, with details where the dialect has them: in the order and the form in which daprd gives them.
     pub(super) fn status(self, dialect: Dialect) -> Status {
-        let Told { code, text, reason, metadata, resource, wrong, help, http: _ } = *self.0;
+        let Told { code, text, reason, tag: _, metadata, resource, wrong, help, http: _ } = *self.0;
         let (Some(domain), Some(reason)) = (dialect.error_domain(), reason) else {
             return told(Status::new(code, text));
         };
@@ -126,10 +137,56 @@ impl Failure {
         told(Status::with_details(code, text, details.encode_to_vec().into()))
     }
 
-    /// As a response of Dapr's HTTP API.
+    /// As a response of Dapr's HTTP API, with details where daprd gives them: with its newer errors.
     pub(super) fn response(self) -> Response {
-        let Told { code, text, reason, http, .. } = *self.0;
-        Response::error(http.unwrap_or_else(|| http_status(code)), reason.unwrap_or("ERR_INTERNAL"), &text)
+        let told = *self.0;
+        let status = told.http.unwrap_or_else(|| http_status(told.code));
+        let has_details = told.reason.is_some_and(|reason| reason.starts_with("DAPR_"));
+        ErrorBody {
+            code: told.tag.or(told.reason).unwrap_or_else(|| usual_tag(told.code)),
+            message: &told.text,
+            details: if has_details { told.details() } else { Vec::new() },
+        }
+        .response(status)
+    }
+}
+
+impl Told {
+    /// What [`Failure::status`] has as messages, in the same order.
+    fn details(&self) -> Vec<Value> {
+        let typed = |name: &str, mut value: Value| {
+            if let Some(fields) = value.as_object_mut() {
+                fields.insert("@type".to_owned(), format!("type.googleapis.com/google.rpc.{name}").into());
+            }
+            value
+        };
+        let wrong = self.wrong.as_ref().map(|field| {
+            let description = shortened(&self.text, MOST_DESCRIPTION);
+            typed("BadRequest", json!({"field_violations": [{"field": field, "description": description}]}))
+        });
+        let help = self
+            .help
+            .map(|(description, url)| typed("Help", json!({"links": [{"description": description, "url": url}]})));
+        let resource = self.resource.as_ref().map(|(block, name)| {
+            let (kind, name) = (block.name(), name.as_str());
+            typed("ResourceInfo", json!({"resource_type": kind, "resource_name": name, "owner": "", "description": ""}))
+        });
+        let metadata: BTreeMap<_, _> = self.metadata.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let metadata = if metadata.is_empty() { Value::Null } else { json!(metadata) };
+        let info = typed("ErrorInfo", json!({"reason": self.reason, "domain": DOMAIN, "metadata": metadata}));
+        [wrong, help, resource, Some(info)].into_iter().flatten().collect()
+    }
+}
+
+/// The `errorCode` where the failure names none: what no building block says.
+fn usual_tag(code: Code) -> &'static str {
+    match code {
+        Code::InvalidArgument => "ERR_MALFORMED_REQUEST",
+        Code::ResourceExhausted => "ERR_RESOURCE_EXHAUSTED",
+        Code::DeadlineExceeded => "ERR_DEADLINE_EXCEEDED",
+        Code::Unavailable => "ERR_UNAVAILABLE",
+        Code::PermissionDenied => "ERR_PERMISSION_DENIED",
+        _ => "ERR_INTERNAL",
     }
 }
 
@@ -190,4 +247,13 @@ pub(super) fn invalid_token(given: bool) -> Failure {
         .reason("Unauthorized")
         .metadata("http.code", "401")
         .metadata("http.error_message", why)
+}
+
+/// What is said of a call that no list of APIs allows.
+pub(super) fn not_allowed() -> Failure {
+    let text = "requested endpoint is not available";
+    Failure::new(Code::Unimplemented, text)
+        .reason("Not Implemented")
+        .metadata("http.code", "501")
+        .metadata("http.error_message", text)
 }

@@ -8,8 +8,8 @@ use proto::health_check_response::ServingStatus;
 use tonic::Code;
 
 use super::failure::Failure;
-use super::http::{self, Response};
-use super::room::{Api, Method, Opening, Path, Room, opens, request, services, stream, unary};
+use super::http::{Asked, Response};
+use super::room::{About, Api, Method, Opening, Path, Room, V1, opens, request, services, stream, unary};
 use super::{Call, Conversation};
 use crate::config::Config;
 
@@ -23,16 +23,33 @@ pub(super) const ROOM: Room = Room {
         Method { names: &[(SERVICE, "Watch")], handler: stream!(HealthApi, watch, once: true) },
     ],
     paths: &[
-        Path { method: "GET", form: "healthz", name: "Check", is_open: true, handler: request!(HealthApi, healthz) },
         Path {
-            method: "GET",
+            methods: &["GET"],
+            versions: &[V1],
+            form: "healthz",
+            name: "Check",
+            is_open: true,
+            handler: request!(HealthApi, healthz),
+            about: About {
+                query: &[("appid", r#"{"type":"string"}"#, "Whose runtime it has to be")],
+                answers: HEALTHY,
+                errors: &[500],
+                ..About::new("Whether the runtime serves")
+            },
+        },
+        Path {
+            methods: &["GET"],
+            versions: &[V1],
             form: "healthz/outbound",
             name: "Check",
             is_open: true,
             handler: request!(HealthApi, outbound),
+            about: About { answers: HEALTHY, ..About::new("Whether the app can call the runtime") },
         },
     ],
 };
+
+const HEALTHY: &[(u16, &str, Option<&str>)] = &[(204, "It does", None)];
 
 /// Health of the runtime.
 #[derive(Debug)]
@@ -72,17 +89,17 @@ impl HealthApi {
     }
 
     /// `GET /v1.0/healthz`, which may ask by the way whose runtime this is.
-    async fn healthz(&self, _call: &Call, request: &http::Request, _parts: Vec<String>) -> Result<Response, Failure> {
-        match request.query("appid") {
+    async fn healthz(&self, _call: &Call, asked: Asked<'_>) -> Result<Response, Failure> {
+        match asked.query("appid") {
             Some(other) if other != self.config.app_id => {
-                Err(Failure::new(Code::Internal, "dapr app-id does not match").reason("ERR_HEALTH_APPID_NOT_MATCH"))
+                Err(Failure::new(Code::Internal, "dapr app-id does not match").tag("ERR_HEALTH_APPID_NOT_MATCH"))
             }
             _ => Ok(Response::empty(StatusCode::NO_CONTENT)),
         }
     }
 
     /// `GET /v1.0/healthz/outbound`.
-    async fn outbound(&self, _call: &Call, _request: &http::Request, _parts: Vec<String>) -> Result<Response, Failure> {
+    async fn outbound(&self, _call: &Call, _asked: Asked<'_>) -> Result<Response, Failure> {
         Ok(Response::empty(StatusCode::NO_CONTENT))
     }
 }

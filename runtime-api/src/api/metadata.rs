@@ -13,8 +13,8 @@ use tonic::Code;
 use super::Call;
 use super::dialect::DAPR;
 use super::failure::Failure;
-use super::http::{self, Response};
-use super::room::{Api, Method, Opening, Path, Room, opens, request, unary};
+use super::http::{Asked, Response};
+use super::room::{About, Api, Method, Opening, Path, Room, V1, opens, request, unary};
 use crate::VERSION;
 use crate::config::Config;
 use crate::proxy::{Proxy, shared_init};
@@ -28,18 +28,33 @@ pub(super) const ROOM: Room = Room {
     ],
     paths: &[
         Path {
-            method: "GET",
+            methods: &["GET"],
+            versions: &[V1],
             form: "metadata",
             name: "GetMetadata",
             is_open: false,
             handler: request!(MetadataApi, get_http),
+            about: About {
+                answers: &[(
+                    200,
+                    "The runtime and its components",
+                    Some(r##"{"$ref":"#/components/schemas/Metadata"}"##),
+                )],
+                ..About::new("What the runtime is and has")
+            },
         },
         Path {
-            method: "PUT",
+            methods: &["PUT"],
+            versions: &[V1],
             form: "metadata/{key}",
             name: "SetMetadata",
             is_open: false,
             handler: request!(MetadataApi, set_http),
+            about: About {
+                body: Some("*"),
+                answers: &[(204, "It is set", None)],
+                ..About::new("Add to what the runtime tells, until Envoy ends")
+            },
         },
     ],
 };
@@ -99,13 +114,12 @@ impl MetadataApi {
     }
 
     /// `PUT /v1.0/metadata/{key}`, whose body is the value.
-    async fn set_http(&self, _call: &Call, request: &http::Request, parts: Vec<String>) -> Result<Response, Failure> {
-        let value = str::from_utf8(&request.body).map(str::to_owned);
-        let (Some(key), Ok(value)) = (parts.into_iter().next(), value) else {
-            return Err(Failure::new(Code::InvalidArgument, "key and value are to be UTF-8").reason(NOT_SET));
+    async fn set_http(&self, _call: &Call, asked: Asked<'_>) -> Result<Response, Failure> {
+        let Ok(value) = str::from_utf8(asked.body()) else {
+            return Err(Failure::new(Code::InvalidArgument, "the value is to be UTF-8").tag(NOT_SET));
         };
-        let set = self.change(dapr::SetMetadataRequest { key, value });
-        set.map_err(|failure| failure.reason(NOT_SET).http(StatusCode::BAD_REQUEST))?;
+        let set = self.change(dapr::SetMetadataRequest { key: asked.part(0).to_owned(), value: value.to_owned() });
+        set.map_err(|failure| failure.tag(NOT_SET).http(StatusCode::BAD_REQUEST))?;
         Ok(Response::empty(StatusCode::NO_CONTENT))
     }
 
@@ -149,7 +163,7 @@ impl MetadataApi {
     }
 
     /// `GET /v1.0/metadata`.
-    async fn get_http(&self, _call: &Call, _request: &http::Request, _parts: Vec<String>) -> Result<Response, Failure> {
+    async fn get_http(&self, _call: &Call, _asked: Asked<'_>) -> Result<Response, Failure> {
         let metadata = self.told();
         let components: Vec<_> = metadata
             .registered_components
@@ -173,7 +187,7 @@ impl MetadataApi {
             "httpEndpoints": [],
             "enabledFeatures": [],
         });
-        Ok(Response::json(StatusCode::OK, &told))
+        Ok(Response::json(StatusCode::OK, told.to_string()))
     }
 
     /// What the app has set, and the version under the name by which Dapr's tools look for it.

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unused_async, clippy::unused_self, reason = "handlers are alike, whatever they need")]
 
+mod access;
 pub mod call;
 mod configuration;
 mod conversation;
@@ -14,6 +15,7 @@ mod health;
 pub mod http;
 mod lock;
 mod metadata;
+mod openapi;
 mod prefix;
 mod reflection;
 mod room;
@@ -37,10 +39,12 @@ use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::proxy::{Level, Proxy};
 use crate::trace::Trace;
+use access::Protocol;
 use call::{Body, Head, Intake, Reply, Target};
 pub use conversation::Conversation;
 use dialect::Dialect;
 use failure::Failure;
+pub use openapi::description as openapi;
 pub use room::streaming_paths;
 use room::{Handler, Opened, Opening, Room, Route};
 
@@ -53,6 +57,7 @@ const ROOMS: &[Room] = &[
     secrets::ROOM,
     metadata::ROOM,
     health::ROOM,
+    openapi::ROOM,
     reflection::ROOM,
     #[cfg(test)]
     echo::ROOM,
@@ -148,7 +153,7 @@ impl Runtime {
             return Err(failure::invalid_token(head.token.is_some()));
         }
         let message = call::message(body.freeze().map_err(Status::from)?, head.encoding.as_deref(), &self.intake)?;
-        let Some(route) = head.target.route() else { return Err(unserved(&head.target)) };
+        let route = self.allowed(&head.target)?;
         match (route.handler, self.rooms.get(route.room)) {
             (Handler::Unary(handle), Some(api)) => {
                 let time = head.timeout.unwrap_or(self.config.limits.timeout);
@@ -156,6 +161,18 @@ impl Runtime {
             }
             _ => Err(Failure::new(Code::Unimplemented, NOT_BY_THE_BUS)),
         }
+    }
+
+    /// The method that a call is to, if it is served and may be called.
+    fn allowed(&self, target: &Target) -> Result<Route, Failure> {
+        let route = target.route();
+        let group = route.map_or(Some(""), |route| route.group); // what is not served is in no list
+        let (_, method) = target.method();
+        let version = access::version_of(method, dialect_of(route) == Dialect::Dapr);
+        if group.is_some_and(|group| !self.config.api.allows(Protocol::Grpc, group, version)) {
+            return Err(failure::not_allowed());
+        }
+        route.ok_or_else(|| unserved(target))
     }
 
     /// A reply as far as Envoy passes it on. It counts as held until Envoy has taken it.
@@ -217,8 +234,8 @@ impl Runtime {
         if !self.admits(head.token.as_ref()) {
             return Err(failure::invalid_token(head.token.is_some()));
         }
-        let served = match head.target.route() {
-            Some(Route { handler: Handler::Stream { serve, .. }, room, .. }) => {
+        let served = match self.allowed(&head.target)? {
+            Route { handler: Handler::Stream { serve, .. }, room, .. } => {
                 self.rooms.get(room).map(|api| serve(&**api, call, conversation))
             }
             _ => None,

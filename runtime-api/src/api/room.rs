@@ -13,7 +13,8 @@ use tonic::Code;
 use super::call::{self, Reply};
 use super::dialect::Dialect;
 use super::failure::Failure;
-use super::{Call, Conversation, ROOMS, http};
+use super::http::{self, Asked};
+use super::{Call, Conversation, ROOMS};
 use crate::component::{Block, Build, Environment};
 use crate::config::Config;
 use crate::pace::Pace;
@@ -169,24 +170,62 @@ pub(super) enum Handler {
 /// A request of HTTP.
 #[derive(Debug)]
 pub(super) struct Path {
-    /// Such as `GET`.
-    pub(super) method: &'static str,
-    /// Behind `/v1.0/`. A part in braces stands for any text, and the last such part for any texts with `/` between.
+    /// Such as `GET`, which is `HEAD` too.
+    pub(super) methods: &'static [&'static str],
+    /// The versions of the API that have it.
+    pub(super) versions: &'static [&'static str],
+    /// Behind the version. A part in braces stands for any text without a `/` that is not encoded.
     pub(super) form: &'static str,
     /// What metrics call it: as the method of gRPC that does the same.
     pub(super) name: &'static str,
-    /// Whether it is answered without the token of the API.
+    /// Whether it is answered without the token of the API, and whatever list of APIs there is.
     pub(super) is_open: bool,
     pub(super) handler: HttpHandler,
+    pub(super) about: About,
 }
 
-/// What is done for a request of HTTP; it gets the texts that stand for the parts in braces.
-pub(super) type HttpHandler = for<'a> fn(
-    &'a Opened,
-    &'a Call,
-    &'a http::Request,
-    Vec<String>,
-) -> LocalBoxFuture<'a, Result<http::Response, Failure>>;
+/// The stable version of Dapr's HTTP API.
+pub(super) const V1: &str = "v1.0";
+/// The version of what may still change. What Dapr lacks and we serve is here.
+pub(super) const ALPHA1: &str = "v1.0-alpha1";
+
+/// What the description of the API tells of a request of HTTP: see `openapi`. Schemas are texts of JSON.
+#[derive(Debug)]
+pub(super) struct About {
+    /// What it does, in a few words.
+    pub(super) summary: &'static str,
+    /// The parameters of its query: name, schema and meaning.
+    pub(super) query: &'static [(&'static str, &'static str, &'static str)],
+    /// Whether its query may have `metadata.` parameters.
+    pub(super) takes_metadata: bool,
+    /// The headers that matter to it: name and meaning.
+    pub(super) headers: &'static [(&'static str, &'static str)],
+    /// The schema of its body; `*` is a text of any kind.
+    pub(super) body: Option<&'static str>,
+    /// What is answered when all is well: status, meaning, and the schema of the body if there is one.
+    pub(super) answers: &'static [(u16, &'static str, Option<&'static str>)],
+    /// The statuses of what may go wrong, besides those of any request.
+    pub(super) errors: &'static [u16],
+}
+
+impl About {
+    /// Nothing but what it does.
+    pub(super) const fn new(summary: &'static str) -> Self {
+        let (query, headers, body, answers, errors): (&[_], &[_], _, &[_], &[_]) = (&[], &[], None, &[], &[]);
+        Self { summary, query, takes_metadata: false, headers, body, answers, errors }
+    }
+}
+
+impl Path {
+    /// The building block, as lists of APIs name it.
+    pub(super) fn group(&self) -> &'static str {
+        self.form.split('/').next().unwrap_or_default()
+    }
+}
+
+/// What is done for a request of HTTP.
+pub(super) type HttpHandler =
+    for<'a> fn(&'a Opened, &'a Call, Asked<'a>) -> LocalBoxFuture<'a, Result<http::Response, Failure>>;
 
 /// The handler of a method that takes one message: that of the room's API of this name.
 macro_rules! unary {
@@ -223,8 +262,10 @@ macro_rules! stream {
 /// The handler of a request of HTTP: that of the room's API of this name.
 macro_rules! request {
     ($api:ident, $method:ident) => {
-        |api, call, request, parts| {
-            Box::pin(async move { $crate::api::room::of::<$api>(api)?.$method(call, request, parts).await })
+        if $crate::api::room::is_served::<$api>() {
+            |api, call, asked| Box::pin(async move { $crate::api::room::of::<$api>(api)?.$method(call, asked).await })
+        } else {
+            $crate::api::room::no_component_of_request::<$api>
         }
     };
 }
@@ -280,6 +321,15 @@ pub(super) fn no_component_of_stream<'a, A: Api>(
     })
 }
 
+/// The same for a request of HTTP, whose first part in braces is the component.
+pub(super) fn no_component_of_request<'a, A: Api>(
+    _api: &'a Opened,
+    call: &'a Call,
+    asked: Asked<'a>,
+) -> LocalBoxFuture<'a, Result<http::Response, Failure>> {
+    Box::pin(async move { Err(A::none(call.dialect, asked.part(0))) })
+}
+
 /// A method that is served.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Route {
@@ -289,6 +339,8 @@ pub(super) struct Route {
     pub(super) method: &'static str,
     /// Which of `ROOMS` it is in.
     pub(super) room: usize,
+    /// The building block, as lists of APIs name it; none where they say nothing of it.
+    pub(super) group: Option<&'static str>,
     pub(super) handler: Handler,
 }
 
@@ -303,9 +355,16 @@ impl Route {
         methods().find_map(|(room, row)| {
             let name = row.names.iter().find(|(known, name)| *name == method && *known == service);
             let dialect = Dialect::of(service);
-            name.map(|(_, method)| Self { dialect, method, room, handler: row.handler })
+            name.map(|(_, method)| Self { dialect, method, room, group: group(room, row), handler: row.handler })
         })
     }
+}
+
+/// A method is in the block of the request of HTTP that does the same, or of the first one of its room.
+fn group(room: usize, row: &Method) -> Option<&'static str> {
+    let paths = ROOMS.get(room)?.paths;
+    let same = paths.iter().find(|path| row.names.iter().any(|(_, method)| *method == path.name));
+    same.or(paths.first()).filter(|path| !path.is_open).map(Path::group)
 }
 
 /// The names of the services of which methods are served.

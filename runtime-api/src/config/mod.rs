@@ -34,6 +34,7 @@ pub const FIELDS: &[Field] = &[
     Field::optional("apiToken", Kind::Secret, "what a caller must send as dapr-api-token"),
     Field::optional("listeners", Kind::Object(LISTENERS), "where the runtime listens"),
     Field::optional("limits", Kind::Object(LIMITS), "bounds of a call"),
+    Field::optional("api", Kind::Object(API), "what may be called, and from where"),
     Field::optional("secrets", Kind::Object(SECRETS), "what the app may read of secret stores"),
     Field::optional("components", Kind::Objects(COMPONENT), "the stores and brokers that the app may use"),
 ];
@@ -77,6 +78,28 @@ pub const LIMITS: &[Field] = &[
     Field::default("timeout", Kind::Time, "5s", "how long a call may take when the app set no deadline"),
 ];
 
+/// The fields of `api`; the lists are those of a Dapr Configuration.
+pub const API: &[Field] = &[
+    Field::optional(
+        "allowedOrigins",
+        Kind::Texts,
+        "the origins of web pages that may call the HTTP API, such as https://shop.example; `*` alone is any, and within one it stands          for any text. Absent: none, and no headers of CORS are sent",
+    ),
+    Field::optional(
+        "allowed",
+        Kind::Objects(RULE),
+        "what may be called; if it names anything of a protocol, nothing else may be called by it",
+    ),
+    Field::optional("denied", Kind::Objects(RULE), "what may not be called"),
+];
+
+/// The fields of an element of `api.allowed` and `api.denied`, in Dapr's words.
+pub const RULE: &[Field] = &[
+    Field::required("name", Kind::Text, "the building block, as it stands in paths: state, lock, unlock, ..."),
+    Field::optional("version", Kind::Text, "v1.0 or v1.0-alpha1 of HTTP, v1 or v1alpha1 of gRPC; absent: any"),
+    Field::optional("protocol", Kind::Text, "http or grpc; absent: both"),
+];
+
 /// The fields of `secrets`.
 pub const SECRETS: &[Field] =
     &[Field::optional("scopes", Kind::Objects(SCOPE), "an entry for each store of which not all may be read")];
@@ -112,6 +135,8 @@ pub struct Config {
     pub listeners: Listeners,
     /// Bounds of a call.
     pub limits: Limits,
+    /// What may be called, and from where.
+    pub api: Api,
     /// What the app may read of secret stores; all of a store without an entry.
     pub secret_scopes: Vec<SecretScope>,
     /// The components that this app may use, in the order written.
@@ -163,6 +188,28 @@ impl Limits {
         const BESIDES_VALUE: usize = 64 << 10; // what was taken from the app can be read by it
         ENVOYS_DEFAULT.max(self.max_request_bytes.saturating_add(BESIDES_VALUE))
     }
+}
+
+/// What may be called, and from where.
+#[derive(Debug, Clone, Default)]
+pub struct Api {
+    /// The origins of web pages that may call the HTTP API.
+    pub origins: Vec<String>,
+    /// What may be called; nothing of a protocol: all of it.
+    pub allowed: Vec<Rule>,
+    /// What may not.
+    pub denied: Vec<Rule>,
+}
+
+/// A building block in a list of what may be called, or may not. What is empty stands for any.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Its name, as it stands in paths.
+    pub name: String,
+    /// The version of its API.
+    pub version: String,
+    /// The protocol that it is called by.
+    pub protocol: String,
 }
 
 /// A configured component.
@@ -257,6 +304,7 @@ impl Config {
             api_token: top.text("apiToken").map(|token| Secret(token.to_owned())),
             listeners: Listeners::check(part(document, "listeners"), &root.field("listeners"), &mut report),
             limits: Limits::check(part(document, "limits"), &root.field("limits"), &mut report),
+            api: Api::check(part(document, "api"), &root.field("api"), &mut report),
             secret_scopes: check_scopes(part(document, "secrets"), &root.field("secrets"), &mut report),
             components: check_components(document, app_id, &root.field("components"), &mut report),
         };
@@ -360,6 +408,32 @@ impl Limits {
             max_items: number(settings.whole("maxItems")).unwrap_or(10_000),
             timeout: settings.time("timeout").unwrap_or(Duration::from_secs(5)),
         }
+    }
+}
+
+impl Api {
+    #[inline(never)]
+    fn check(object: &Value, path: &Path, report: &mut Report) -> Self {
+        field::check(&[API], object, path, report);
+        let origins = list(object, "allowedOrigins").iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let mut rules = |name: &str| {
+            let path = path.field(name);
+            let rules = list(object, name).iter().enumerate();
+            rules.map(|(index, object)| Rule::check(object, &path.index(index), report)).collect()
+        };
+        Self { origins, allowed: rules("allowed"), denied: rules("denied") }
+    }
+}
+
+impl Rule {
+    fn check(object: &Value, path: &Path, report: &mut Report) -> Self {
+        let settings = field::check(&[RULE], object, path, report);
+        let text = |name: &str| settings.text(name).unwrap_or_default().to_owned();
+        let rule = Self { name: text("name"), version: text("version"), protocol: text("protocol") };
+        if !["", "http", "grpc"].contains(&rule.protocol.to_ascii_lowercase().as_str()) {
+            report.error(path.field("protocol"), format!("http or grpc is expected, not {:?}", rule.protocol));
+        }
+        rule
     }
 }
 

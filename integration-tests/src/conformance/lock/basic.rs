@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use http::Method;
+use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::client::Dialect;
@@ -98,4 +100,18 @@ pub async fn what_is_missing_is_named(case: &Case) {
     let text = "input key/keyPrefix 'a||b' can't contain '||'";
     expect_status(own.try_lock("a||b", "o", 1).await, illegal, text);
     expect_status(own.unlock("a||b", "o").await, illegal, text);
+}
+
+pub async fn a_lock_over_http(case: &Case) {
+    let (store, resource) = (case.store.name(), case.key("r"));
+    let ask = async |path: &str, owner: &str| {
+        let body = json!({"resourceId": resource, "lockOwner": owner, "expiryInSeconds": 30}).to_string();
+        let answer = case.http(Method::POST, &format!("/v1.0-alpha1/{path}/{store}"), &[], body).await;
+        serde_json::from_slice::<Value>(answer.body()).unwrap()
+    };
+    assert_eq!(ask("lock", "one").await["success"], true);
+    assert_eq!(ask("lock", "other").await["success"], false);
+    assert_eq!(ask("unlock", "other").await, json!({"status": 2}));
+    assert_eq!(ask("unlock", "one").await, json!({"status": 0}));
+    assert_eq!(ask("unlock", "one").await, json!({"status": 1}));
 }

@@ -18,6 +18,7 @@ macro_rules! lock_suite {
             locks_do_not_touch_each_other
             names_may_hold_any_text
             what_is_missing_is_named
+            a_lock_over_http
         }
     };
 }

@@ -1,7 +1,10 @@
 //! What every state store does.
 
+use bytes::Bytes;
 use envoy_runtime_proto::dapr::common::v1::StateItem;
 use futures::future::join_all;
+use http::Method;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use prost::Message;
 use serde_json::{Value, json};
 
@@ -133,4 +136,24 @@ pub async fn calls_on_one_connection_do_not_mix(case: &Case) {
         assert_eq!(case.store.value(&key).await, value);
     }))
     .await;
+}
+
+pub async fn the_same_over_http(case: &Case) {
+    let (store, key) = (format!("/v1.0/state/{}", case.store.name()), case.key("k"));
+    let path = format!("{store}/{}", utf8_percent_encode(&key, NON_ALPHANUMERIC));
+    let read = async || case.http(Method::GET, &path, &[], "").await;
+    assert_eq!(read().await.status(), 204);
+    let value = r#"{"b":[1.50,"\u017c"],"a":12345678901234567890123}"#;
+    let body = format!(r#"[{{"key":"{key}","value":{value}}},{{"key":"{key}2","value":"x"}}]"#);
+    let saved = case.http(Method::POST, &store, &[], body).await;
+    assert_eq!(saved.status(), 204, "{saved:?}");
+    let there = read().await;
+    assert_eq!((there.status().as_u16(), there.body()), (200, &Bytes::from(value)), "digits and order are kept");
+    let keys = json!({"keys": [format!("{key}2"), format!("{key}-none"), key]}).to_string();
+    let bulk = case.http(Method::POST, &format!("{store}/bulk"), &[], keys).await;
+    let bulk: Value = serde_json::from_slice(bulk.body()).unwrap();
+    let expected = (&json!("x"), &json!({"key": format!("{key}-none")}), &json!(key));
+    assert_eq!((&bulk[0]["data"], &bulk[1], &bulk[2]["key"]), expected);
+    assert_eq!(case.http(Method::DELETE, &path, &[], "").await.status(), 204);
+    assert_eq!(read().await.status(), 204);
 }

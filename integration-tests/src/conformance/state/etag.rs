@@ -1,5 +1,8 @@
 //! Optimistic concurrency by etags.
 
+use http::Method;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::client::Dialect;
@@ -128,4 +131,27 @@ pub async fn a_bulk_delete_applies_what_it_can(case: &Case) {
     let value_of = |key: &String| left.iter().find(|item| item.key == *key).map(|item| item.data.clone());
     assert_eq!(value_of(&good), Some("".into()));
     assert_eq!(value_of(&bad), Some("v".into()));
+}
+
+pub async fn etags_over_http(case: &Case) {
+    let (store, key) = (format!("/v1.0/state/{}", case.store.name()), case.key("k"));
+    let path = format!("{store}/{}", utf8_percent_encode(&key, NON_ALPHANUMERIC));
+    let save = async |value: i32, etag: Option<&str>| {
+        let body = json!([{"key": key, "value": value, "etag": etag}]).to_string();
+        case.http(Method::PUT, &store, &[], body).await
+    };
+    let etag = async || {
+        let there = case.http(Method::GET, &path, &[], "").await;
+        there.headers()["etag"].to_str().unwrap().to_owned()
+    };
+    assert_eq!(save(1, None).await.status(), 204);
+    let first = etag().await;
+    assert_eq!(save(2, Some(&first)).await.status(), 204);
+    let stale = save(3, Some(&first)).await;
+    let told: Value = serde_json::from_slice(stale.body()).unwrap();
+    assert_eq!((stale.status().as_u16(), &told["errorCode"]), (409, &json!("ERR_STATE_SAVE")));
+    let kept = case.http(Method::DELETE, &path, &[("if-match", &first)], "").await;
+    assert_eq!(kept.status(), 409, "{kept:?}");
+    let gone = case.http(Method::DELETE, &path, &[("if-match", &etag().await)], "").await;
+    assert_eq!(gone.status(), 204, "{gone:?}");
 }

@@ -50,6 +50,7 @@ macro_rules! state_suite {
             many_items_are_deleted_at_once
             json_is_saved_as_json
             calls_on_one_connection_do_not_mix
+            the_same_over_http
         }
     };
     (any_key $dialect:ident) => {
@@ -75,6 +76,7 @@ macro_rules! state_suite {
             a_delete_with_a_stale_etag_is_refused_whatever_the_concurrency
             a_delete_with_the_etag_deletes
             a_bulk_delete_applies_what_it_can
+            etags_over_http
         }
     };
     (absent_etag_mismatches $dialect:ident) => {
@@ -140,6 +142,7 @@ macro_rules! state_suite {
             a_wrong_etag_fails_the_transaction
             a_stale_etag_of_a_removal_fails_the_transaction_whatever_the_concurrency
             an_unknown_operation_is_refused
+            transactions_over_http
         }
     };
     (atomic_transactions $dialect:ident) => {

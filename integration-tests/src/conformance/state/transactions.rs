@@ -1,5 +1,8 @@
 //! `ExecuteStateTransaction`.
 
+use http::Method;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::conformance::Case;
@@ -99,4 +102,29 @@ pub async fn an_unknown_operation_is_refused(case: &Case) {
     let result = case.store.transaction(vec![upsert(item(&a, "v")), unknown]).await;
     expect_status(result, Code::Unimplemented, "operation type increment not supported");
     assert_eq!(case.store.value(&a).await, "", "nothing is done");
+}
+
+pub async fn transactions_over_http(case: &Case) {
+    let store = format!("/v1.0/state/{}", case.store.name());
+    let [written, removed] = case.keys(["written", "removed"]);
+    let body = json!([{"key": removed, "value": 1}]).to_string();
+    assert_eq!(case.http(Method::POST, &store, &[], body).await.status(), 204);
+    let operations = json!([
+        {"operation": "upsert", "request": {"key": written, "value": {"n": 1}}},
+        {"operation": "delete", "request": {"key": removed}},
+    ]);
+    let transaction = |operations: &Value| json!({"operations": operations}).to_string();
+    let path = format!("{store}/transaction");
+    let done = case.http(Method::POST, &path, &[], transaction(&operations)).await;
+    assert_eq!(done.status(), 204, "{done:?}");
+    let read = async |key: &str| {
+        let key = utf8_percent_encode(key, NON_ALPHANUMERIC);
+        case.http(Method::GET, &format!("{store}/{key}"), &[], "").await
+    };
+    assert_eq!(read(&written).await.body(), r#"{"n":1}"#);
+    assert_eq!(read(&removed).await.status(), 204);
+    let operations = json!([{"operation": "upsert", "request": {"key": written, "value": 2, "etag": "777777"}}]);
+    let stale = case.http(Method::POST, &path, &[], transaction(&operations)).await;
+    assert_eq!(stale.status(), 409, "{stale:?}");
+    assert_eq!(read(&written).await.body(), r#"{"n":1}"#);
 }

@@ -4,6 +4,7 @@
 //! store's defaults, unless the metadata of the request name others.
 
 mod failure;
+mod http;
 mod register;
 
 use std::collections::BTreeSet;
@@ -52,7 +53,7 @@ pub(super) const ROOM: Room = Room {
             handler: UNSUBSCRIBE,
         },
     ],
-    paths: &[],
+    paths: http::PATHS,
 };
 
 /// As with Dapr the id alone counts, and that there is none is no error, whether there are stores or not.

@@ -7,8 +7,8 @@ use envoy_runtime_proto::grpc::health::v1 as health;
 use tonic::Code;
 
 use super::failure::Failure;
-use super::http::{self, Response};
-use super::room::{Api, Method, Opening, Path, Room, opens, request, stream, unary};
+use super::http::{Asked, Response};
+use super::room::{About, Api, Method, Opening, Path, Room, V1, opens, request, stream, unary};
 use super::{Call, Conversation};
 
 const SERVICE: &str = "test.Echo";
@@ -21,11 +21,13 @@ pub(super) const ROOM: Room = Room {
         Method { names: &[(SERVICE, "Repeat")], handler: stream!(EchoApi, repeat, once: false) },
     ],
     paths: &[Path {
-        method: "POST",
+        methods: &["POST"],
+        versions: &[V1],
         form: "echo/{who}",
         name: "Say",
         is_open: false,
         handler: request!(EchoApi, say_over_http),
+        about: About { answers: &[(200, "The greeting", None)], ..About::new("Greets somebody") },
     }],
 };
 
@@ -57,15 +59,11 @@ impl EchoApi {
         Ok(())
     }
 
-    async fn say_over_http(
-        &self,
-        call: &Call,
-        request: &http::Request,
-        parts: Vec<String>,
-    ) -> Result<Response, Failure> {
-        let value = String::from_utf8_lossy(&request.body).into_owned();
-        let said = self.say(call, dapr::SetMetadataRequest { key: parts.concat(), value }).await?;
-        Ok(Response::text(StatusCode::OK, format!("{}: {}", said.key, said.value)))
+    async fn say_over_http(&self, call: &Call, asked: Asked<'_>) -> Result<Response, Failure> {
+        let value = String::from_utf8_lossy(asked.body()).into_owned();
+        let key = asked.part(0).trim_start_matches("nobody").to_owned();
+        let said = self.say(call, dapr::SetMetadataRequest { key, value }).await?;
+        Ok(Response::text(StatusCode::OK, &format!("{}: {}", said.key, said.value)))
     }
 }
 
@@ -82,7 +80,7 @@ mod tests {
     use super::*;
     use crate::Runtime;
     use crate::api::call::Reply;
-    use crate::api::streaming_paths;
+    use crate::api::{http, streaming_paths};
     use crate::testing::{World, call, talk, worker};
 
     fn start() -> (World, Rc<Runtime>) {
@@ -132,10 +130,10 @@ mod tests {
             };
             let worker = Rc::clone(&worker);
             let response = world.start(async move { worker.http(&request).await }).outcome().unwrap();
-            (response.status.as_u16(), response.body)
+            (response.status.as_u16(), String::from_utf8(response.body.to_vec()).unwrap())
         };
-        assert_eq!(post("/v1.0/echo/k"), (200, "k: hello by a".to_owned()));
-        let (status, body) = post("/v1.0/echo/");
+        assert_eq!(post("/v1.0/echo/k"), (200, "k: hello by a\n".to_owned()));
+        let (status, body) = post("/v1.0/echo/nobody");
         let body: serde_json::Value = serde_json::from_str(&body).unwrap();
         let expected = json!({"errorCode": "ERR_ECHO_NOBODY", "message": "nobody is greeted"});
         assert_eq!((status, body), (400, expected));

@@ -1,5 +1,6 @@
 //! Failures of the Lock API. Dapr's have no details.
 
+use http::StatusCode;
 use tonic::Code;
 
 use crate::api::dialect::Dialect;
@@ -34,6 +35,16 @@ impl LockFailure<'_> {
     /// In the words of the API that was called.
     pub(super) fn told(self, dialect: Dialect) -> Failure {
         use LockFailure as F;
+        let tag = match self {
+            F::NotConfigured => "ERR_LOCK_STORE_NOT_CONFIGURED",
+            F::NotFound(_) => "ERR_LOCK_STORE_NOT_FOUND",
+            F::ResourceEmpty(_) | F::OwnerEmpty(_) | F::ExpiryNotPositive(_) => "ERR_MALFORMED_REQUEST",
+            F::IllegalKey(_, _, true) | F::Unlock(..) => "ERR_UNLOCK",
+            F::IllegalKey(_, _, false) | F::TryLock(..) => "ERR_TRY_LOCK",
+            F::KeepAlive(..) => "ERR_LOCK_KEEP_ALIVE",
+        };
+        // What is wrong in the request is no fault of the server's over HTTP.
+        let http = matches!(self, F::IllegalKey(..)).then_some(StatusCode::BAD_REQUEST);
         let words = words(dialect);
         let refused = Code::InvalidArgument;
         let (code, text) = match self {
@@ -61,7 +72,8 @@ impl LockFailure<'_> {
             }
             F::KeepAlive(store, cause) => (code(words, &cause), format!("lock store {store}: {cause}")),
         };
-        Failure::new(code, text)
+        let failure = Failure::new(code, text).tag(tag);
+        if let Some(status) = http { failure.http(status) } else { failure }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The Lock API: its rules once for both dialects.
 
 mod failure;
+mod http;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -26,7 +27,7 @@ pub(super) const ROOM: Room = Room {
         Method { names: &[(DAPR, "UnlockAlpha1"), (LAYOTTO, "Unlock")], handler: unary!(LockApi, unlock) },
         Method { names: &[(LAYOTTO, "LockKeepAlive")], handler: unary!(LockApi, keep_alive) },
     ],
-    paths: &[],
+    paths: http::PATHS,
 };
 
 /// Dapr refuses a time that is not positive before it looks for a store.

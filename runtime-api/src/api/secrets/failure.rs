@@ -1,5 +1,6 @@
 //! Failures of the Secrets API. Dapr's have no details.
 
+use http::StatusCode;
 use tonic::Code;
 
 use crate::api::dialect::Dialect;
@@ -60,7 +61,15 @@ impl SecretsFailure<'_> {
             Error::InvalidName(_) => Code::InvalidArgument,
             Error::NotFound(_) | Error::Failed(_) => Code::Internal,
         };
-        match self {
+        let (tag, http) = match &self {
+            F::NotConfigured => ("ERR_SECRET_STORES_NOT_CONFIGURED", None),
+            // As Dapr has it.
+            F::NotFound(_) => ("ERR_SECRET_STORE_NOT_FOUND", Some(StatusCode::UNAUTHORIZED)),
+            F::Denied(..) => ("ERR_PERMISSION_DENIED", None),
+            F::Get(_, _, Error::NotFound(_)) => ("ERR_SECRET_GET", Some(StatusCode::NOT_FOUND)),
+            F::Get(..) | F::GetBulk(..) => ("ERR_SECRET_GET", None),
+        };
+        let failure = match self {
             F::NotConfigured => Failure::new(Code::FailedPrecondition, texts.not_configured),
             F::NotFound(store) => {
                 Failure::new(Code::InvalidArgument, fill(texts.not_found, &[("store", &short(store))]))
@@ -77,6 +86,8 @@ impl SecretsFailure<'_> {
                 let text = fill(texts.get_bulk, &[("store", store), ("cause", &cause.to_string())]);
                 Failure::new(code(&cause), text)
             }
-        }
+        };
+        let failure = failure.tag(tag);
+        if let Some(status) = http { failure.http(status) } else { failure }
     }
 }

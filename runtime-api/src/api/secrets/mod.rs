@@ -1,6 +1,7 @@
 //! The Secrets API: its rules once for both dialects.
 
 mod failure;
+mod http;
 
 use std::rc::Rc;
 
@@ -22,7 +23,7 @@ pub(super) const ROOM: Room = Room {
         Method { names: &[(DAPR, "GetSecret"), (LAYOTTO, "GetSecret")], handler: unary!(SecretsApi, get) },
         Method { names: &[(DAPR, "GetBulkSecret"), (LAYOTTO, "GetBulkSecret")], handler: unary!(SecretsApi, get_bulk) },
     ],
-    paths: &[],
+    paths: http::PATHS,
 };
 
 /// All secret stores of the app.

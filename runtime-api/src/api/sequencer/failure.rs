@@ -1,5 +1,6 @@
 //! Failures of the Sequencer API, which only Layotto has.
 
+use http::StatusCode;
 use tonic::Code;
 
 use crate::api::failure::Failure;
@@ -27,6 +28,13 @@ impl SequencerFailure<'_> {
     /// In the words of the API.
     pub(super) fn told(self) -> Failure {
         use SequencerFailure as F;
+        let (tag, http) = match &self {
+            F::NotConfigured => ("ERR_SEQUENCER_NOT_CONFIGURED", None),
+            F::NotFound(_) => ("ERR_SEQUENCER_NOT_FOUND", None),
+            F::KeyEmpty(_) => ("ERR_MALFORMED_REQUEST", None),
+            F::IllegalKey(_) | F::UnknownIncrement(_) => ("ERR_MALFORMED_REQUEST", Some(StatusCode::BAD_REQUEST)),
+            F::NextId(..) => ("ERR_SEQUENCER_NEXT_ID", None),
+        };
         let (code, text) = match self {
             F::NotConfigured => (Code::FailedPrecondition, "Sequencer store is not configured".to_owned()),
             F::NotFound(store) => (Code::InvalidArgument, format!("Sequencer store {} not found", name(store))),
@@ -42,6 +50,7 @@ impl SequencerFailure<'_> {
                 (Code::Unknown, format!("no next id from sequencer store {store}: {cause}"))
             }
         };
-        Failure::new(code, text)
+        let failure = Failure::new(code, text).tag(tag);
+        if let Some(status) = http { failure.http(status) } else { failure }
     }
 }

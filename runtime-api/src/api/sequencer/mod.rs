@@ -1,6 +1,7 @@
 //! The Sequencer API, which only Layotto has.
 
 mod failure;
+mod http;
 
 use std::rc::Rc;
 
@@ -20,7 +21,7 @@ use failure::SequencerFailure;
 pub(super) const ROOM: Room = Room {
     open: opens::<SequencerApi>(),
     methods: &[Method { names: &[(LAYOTTO, "GetNextId")], handler: unary!(SequencerApi, next_id) }],
-    paths: &[],
+    paths: http::PATHS,
 };
 
 /// What the names of sequences begin with.

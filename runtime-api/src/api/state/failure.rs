@@ -1,5 +1,6 @@
 //! Failures of the State API. Reasons are Dapr's: those of its older errors begin with `ERR_`.
 
+use http::StatusCode;
 use tonic::Code;
 
 use crate::api::dialect::Dialect;
@@ -32,11 +33,45 @@ pub(super) enum StateFailure<'a> {
     UnknownOperation(&'a str),
     /// A transaction failed: store, cause.
     Transaction(&'a str, state::Error),
+    /// The store knows no queries.
+    QueriesNotSupported(&'a str),
 }
 
 impl StateFailure<'_> {
     /// In the words of the API that was called.
     pub(super) fn told(self, dialect: Dialect) -> Failure {
+        let (tag, http) = self.over_http();
+        let failure = self.over_grpc(dialect);
+        let failure = if let Some(tag) = tag { failure.tag(tag) } else { failure };
+        if let Some(status) = http { failure.http(status) } else { failure }
+    }
+
+    /// The `errorCode` over HTTP where it is not the reason, and the status where the code does not stand for it: what is wrong in
+    /// the request is no fault of the server's there.
+    fn over_http(&self) -> (Option<&'static str>, Option<StatusCode>) {
+        use StateFailure as F;
+        let tag = match self {
+            F::NotConfigured(_) => Some("ERR_STATE_STORE_NOT_CONFIGURED"),
+            F::NotFound(_) => Some("ERR_STATE_STORE_NOT_FOUND"),
+            F::IllegalKey(..) => Some("ERR_MALFORMED_REQUEST"),
+            F::TransactionsNotSupported(_) | F::QueriesNotSupported(_) => Some("ERR_STATE_STORE_NOT_SUPPORTED"),
+            F::Transaction(_, state::Error::TooManyOperations(..)) => Some("ERR_STATE_STORE_TOO_MANY_TRANSACTIONS"),
+            _ => None,
+        };
+        let status = match self {
+            F::Transaction(_, state::Error::EtagMismatch(_)) => Some(StatusCode::CONFLICT),
+            F::UnknownOperation(_) => Some(StatusCode::BAD_REQUEST),
+            F::QueriesNotSupported(_) => Some(StatusCode::NOT_IMPLEMENTED),
+            F::Save(_, cause) | F::Delete(_, cause) | F::Transaction(_, cause) => {
+                use state::Error as E;
+                matches!(cause, E::TtlInvalid(_) | E::NotJson(_) | E::EtagInvalid(_)).then_some(StatusCode::BAD_REQUEST)
+            }
+            _ => None,
+        };
+        (tag, status)
+    }
+
+    fn over_grpc(self, dialect: Dialect) -> Failure {
         use StateFailure as F;
         let (code, reason, text) = match self {
             F::NotConfigured(store) => (
@@ -96,6 +131,11 @@ impl StateFailure<'_> {
                     .resource(Block::State, store)
                     .metadata("currentOpsTransaction", have.to_string())
                     .metadata("maxOpsPerTransaction", most.to_string());
+            }
+            F::QueriesNotSupported(store) => {
+                return Failure::new(Code::Internal, "state store does not support querying")
+                    .reason("DAPR_STATE_QUERYING_NOT_SUPPORTED")
+                    .resource(Block::State, store);
             }
             F::Transaction(_, cause) => (
                 passing(&cause).unwrap_or(Code::Internal),

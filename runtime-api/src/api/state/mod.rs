@@ -1,6 +1,7 @@
 //! The State API: its rules once for both dialects. Names of stores, keys and texts are Dapr's and Layotto's.
 
 mod failure;
+mod http;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -45,8 +46,9 @@ pub(super) const ROOM: Room = Room {
             names: &[(DAPR, "ExecuteStateTransaction"), (LAYOTTO, "ExecuteStateTransaction")],
             handler: unary!(StateApi, transact),
         },
+        Method { names: &[(DAPR, "QueryStateAlpha1")], handler: unary!(StateApi, query) },
     ],
-    paths: &[],
+    paths: http::PATHS,
 };
 
 /// Keys of one call that are read or written at the same time.
@@ -280,6 +282,14 @@ impl StateApi {
     }
 }
 
+impl StateApi {
+    /// `QueryStateAlpha1`: no store here can.
+    async fn query(&self, call: &Call, request: dapr::QueryStateRequest) -> Result<dapr::QueryStateResponse, Failure> {
+        let named = self.store(call, &request.store_name)?;
+        Err(StateFailure::QueriesNotSupported(&named.name).told(call.dialect))
+    }
+}
+
 /// When the item ends, where the store tells.
 fn response_metadata(expires: Option<SystemTime>) -> BTreeMap<String, String> {
     let mut metadata = BTreeMap::new();
@@ -350,10 +360,18 @@ fn is_json(content_type: &str) -> bool {
     content_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
-/// Such a value is checked, and kept in its shortest form, as Dapr does. Unlike Dapr's parsing and writing anew, this
-/// leaves the digits of numbers and the order of fields alone.
+/// Such a value is checked, and kept in its shortest form, as Dapr does.
 fn json(value: &Bytes) -> Result<Bytes, Error> {
     serde_json::from_slice::<IgnoredAny>(value).map_err(|error| Error::NotJson(error.to_string()))?;
+    Ok(shortest(value))
+}
+
+/// JSON without what means nothing. Unlike Dapr's parsing and writing anew, this leaves the digits of numbers and the order of
+/// fields alone.
+fn shortest(value: &Bytes) -> Bytes {
+    if !value.iter().any(u8::is_ascii_whitespace) {
+        return value.clone();
+    }
     let (mut text, mut escaped) = (false, false);
     let significant = |byte: &u8| {
         match byte {
@@ -364,7 +382,7 @@ fn json(value: &Bytes) -> Result<Bytes, Error> {
         }
         text || !byte.is_ascii_whitespace()
     };
-    Ok(value.iter().copied().filter(significant).collect())
+    value.iter().copied().filter(significant).collect()
 }
 
 #[cfg(test)]

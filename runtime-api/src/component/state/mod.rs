@@ -148,7 +148,10 @@ impl Ttl {
         }
         match text.trim().parse::<i64>() {
             Ok(seconds) => Ok(u64::try_from(seconds).map_or(Self::Endless, Self::from_seconds)),
-            Err(_) => Err(Error::TtlInvalid(text.to_owned())),
+            Err(_) => {
+                let text = text::name(text);
+                Err(Error::TtlInvalid(format!("value for {TTL} must be a whole number of seconds, not {text:?}")))
+            }
         }
     }
 
@@ -205,11 +208,10 @@ impl Error {
             Self::EtagInvalid(_) => Self::EtagInvalid(text),
             Self::KeyInvalid(_) => Self::KeyInvalid(text),
             Self::NotJson(_) => Self::NotJson(text),
+            Self::TtlInvalid(_) => Self::TtlInvalid(text),
             Self::Unavailable(_) => Self::Unavailable(text),
             Self::Exhausted(_) => Self::Exhausted(text),
-            Self::TtlInvalid(_) | Self::TransactionsNotSupported | Self::TooManyOperations(_, _) | Self::Failed(_) => {
-                Self::Failed(text)
-            }
+            Self::TransactionsNotSupported | Self::TooManyOperations(_, _) | Self::Failed(_) => Self::Failed(text),
         }
     }
 
@@ -242,7 +244,7 @@ pub enum Error {
     #[error("invalid key: {0}")]
     KeyInvalid(String),
     /// The life time is not a number.
-    #[error("value for ttlInSeconds must be a whole number of seconds, not {0:?}")]
+    #[error("{0}")]
     TtlInvalid(String),
     /// A value said to be JSON is not.
     #[error("the value is not JSON, as its contentType says: {0}")]
