@@ -18,7 +18,7 @@ use super::kind::Kind;
 use super::record::Column;
 use crate::http1;
 
-const PATHS: [&str; 12] = [
+const PATHS: &[&str] = &[
     "/v1.0/healthz",
     "/v1.0/healthz?appid=hostile",
     "/v1.0/healthz?appid=%ff",
@@ -26,11 +26,38 @@ const PATHS: [&str; 12] = [
     "/v1.0/metadata",
     "/v1.0/metadata/key",
     "/v1.0/metadata/%ff%00",
+    "/v1.0/openapi.json",
     "/v1.0/state/memory",
+    "/v1.0/state/memory?metadata.ttlInSeconds=1",
+    "/v1.0/state/memory/k0",
+    "/v1.0/state/memory/bulk",
+    "/v1.0/state/memory/transaction",
+    "/v1.0/state/redis",
     "/v1.0/state/redis/k0",
+    "/v1.0/state/redis/bulk",
+    "/v1.0/state/redis/transaction",
+    "/v1.0-alpha1/lock/memory",
+    "/v1.0-alpha1/unlock/redis",
+    "/v1.0-alpha1/lock/redis/keepalive",
+    "/v1.0-alpha1/sequencer/redis",
+    "/v1.0/configuration/redis?key=k0",
+    "/v1.0-alpha1/configuration/memory",
+    "/v1.0-alpha1/configuration/redis?key=http",
     "/v1.0/secrets/environment/HOSTILE_SECRET",
+    "/v1.0/secrets/environment/bulk",
     "/",
     "//v1.0//metadata",
+];
+
+/// Bodies that some of the paths take.
+const BODIES: &[&str] = &[
+    r#"[{"key":"http","value":{"n":12345678901234567890}},{"key":"http2","value":"x","etag":"7"}]"#,
+    r#"{"keys":["http","http2","k0"],"parallelism":2}"#,
+    r#"{"operations":[{"operation":"upsert","request":{"key":"http","value":1}},{"operation":"delete","request":{"key":"http2"}}]}"#,
+    r#"{"resourceId":"http","lockOwner":"o","expiryInSeconds":2}"#,
+    r#"{"key":"http","increment":"strong"}"#,
+    r#"{"items":[{"key":"http","value":"1"}]}"#,
+    "[[[[[[[[",
 ];
 
 /// The same methods for all paths: most do not fit, and are refused.
@@ -75,6 +102,9 @@ fn body(method: &Method, random: &mut StdRng) -> Bytes {
     if *method != Method::PUT && *method != Method::POST {
         return Bytes::new();
     }
+    if random.random_bool(0.6) {
+        return (*BODIES.choose(random).expect("there are some")).into();
+    }
     let size = match random.random_range(0..20) {
         0 => MOST_BYTES + random.random_range(0..2),
         1 => random.random_range(0..MOST_BYTES),
@@ -110,8 +140,11 @@ fn judge(ground: &Ground, what: &str, start: Instant, answer: &Answer) {
     let took = start.elapsed();
     let column = match answer {
         Answer::Status(200..400) => Column::Ok,
-        // Dapr's answer to the health check of another app is 500.
+        Answer::Status(429) => Column::Exhausted,
+        // Dapr's answer to the health check of another app is 500, and so is that to what a store says is wrong.
         Answer::Status(400..=501) => Column::Refused,
+        Answer::Status(503) => Column::Unavailable,
+        Answer::Status(504) => Column::Deadline,
         Answer::Status(status) => {
             ground.record.find(Kind::Http, "an odd status of HTTP", format!("{what}: {status}"));
             Column::Odd

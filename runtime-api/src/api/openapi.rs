@@ -189,7 +189,7 @@ fn about_part(name: &str) -> &'static str {
 
 /// A schema of a table.
 fn schema(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_default()
+    serde_json::from_slice(text.as_bytes()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -113,7 +113,7 @@ impl<'a> Member<'a> {
 
     /// As a text.
     pub(in crate::api) fn text(&self) -> Result<String, Failure> {
-        serde_json::from_str(self.raw()).map_err(|_| wrong(&self.place, "a text", self.raw()))
+        serde_json::from_slice(self.raw().as_bytes()).map_err(|_| wrong(&self.place, "a text", self.raw()))
     }
 
     /// As a whole number, which may stand in quotes.
