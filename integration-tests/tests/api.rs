@@ -147,7 +147,7 @@ async fn the_api_token_is_asked_for() {
         assert_eq!(envoy.http(Method::GET, path, "").await.status(), 204, "{path}");
     }
     let refused = envoy.http(Method::GET, "/v1.0/metadata", "").await;
-    assert_eq!((refused.status().as_u16(), refused.body().as_ref()), (401, &b"invalid api token"[..]));
+    assert_eq!((refused.status().as_u16(), refused.body().as_ref()), (401, &b"invalid api token\n"[..]));
     let token = [("dapr-api-token", "secret")];
     let answer = http1::request(envoy.dapr_http, Method::GET, "/v1.0/metadata", &token, "").await.unwrap();
     assert_eq!(answer.status(), 200);
