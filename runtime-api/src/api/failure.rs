@@ -37,6 +37,8 @@ struct Told {
     help: Option<(&'static str, &'static str)>,
     /// The status over HTTP, where it is not what the code stands for.
     http: Option<StatusCode>,
+    /// Whether HTTP tells the text alone.
+    is_plain: bool,
 }
 
 impl From<Status> for Failure {
@@ -50,7 +52,7 @@ impl Failure {
     pub(super) fn new(code: Code, text: impl Into<String>) -> Self {
         let text = text.into();
         let (reason, tag, metadata, resource, wrong, help, http) = (None, None, Vec::new(), None, None, None, None);
-        Self(Box::new(Told { code, text, reason, tag, metadata, resource, wrong, help, http }))
+        Self(Box::new(Told { code, text, reason, tag, metadata, resource, wrong, help, http, is_plain: false }))
     }
 
     /// Names the reason, which gives a status details.
@@ -60,8 +62,14 @@ impl Failure {
     }
 
     /// Names the `errorCode` over HTTP.
-    pub(super) fn tag(mut self, tag: &'static str) -> Self {
-        self.0.tag = Some(tag);
+    pub(super) fn tag(mut self, tag: impl Into<Option<&'static str>>) -> Self {
+        self.0.tag = tag.into();
+        self
+    }
+
+    /// Has it told over HTTP as a text alone.
+    pub(super) fn plain(mut self) -> Self {
+        self.0.is_plain = true;
         self
     }
 
@@ -90,8 +98,8 @@ impl Failure {
     }
 
     /// Sets the status over HTTP.
-    pub(super) fn http(mut self, status: StatusCode) -> Self {
-        self.0.http = Some(status);
+    pub(super) fn http(mut self, status: impl Into<Option<StatusCode>>) -> Self {
+        self.0.http = status.into();
         self
     }
 
@@ -107,7 +115,7 @@ impl Failure {
 
     /// As a status of gRPC, with details where the dialect has them: in the order and the form in which daprd gives them.
     pub(super) fn status(self, dialect: Dialect) -> Status {
-        let Told { code, text, reason, tag: _, metadata, resource, wrong, help, http: _ } = *self.0;
+        let Told { code, text, reason, metadata, resource, wrong, help, .. } = *self.0;
         let (Some(domain), Some(reason)) = (dialect.error_domain(), reason) else {
             return told(Status::new(code, text));
         };
@@ -141,6 +149,9 @@ impl Failure {
     pub(super) fn response(self) -> Response {
         let told = *self.0;
         let status = told.http.unwrap_or_else(|| http_status(told.code));
+        if told.is_plain {
+            return Response::text(status, &told.text);
+        }
         let has_details = told.reason.is_some_and(|reason| reason.starts_with("DAPR_"));
         ErrorBody {
             code: told.tag.or(told.reason).unwrap_or_else(|| usual_tag(told.code)),

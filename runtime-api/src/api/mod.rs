@@ -3,7 +3,6 @@
 
 #![allow(clippy::unused_async, clippy::unused_self, reason = "handlers are alike, whatever they need")]
 
-mod access;
 pub mod call;
 mod configuration;
 mod conversation;
@@ -34,12 +33,11 @@ use futures::future::{Either, select};
 use tonic::{Code, Status};
 
 use crate::component::Block;
-use crate::config::{Config, Secret};
+use crate::config::{Config, Protocol, Secret};
 use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::proxy::{Level, Proxy};
 use crate::trace::Trace;
-use access::Protocol;
 use call::{Body, Head, Intake, Reply, Target};
 pub use conversation::Conversation;
 use dialect::Dialect;
@@ -168,7 +166,7 @@ impl Runtime {
         let route = target.route();
         let group = route.map_or(Some(""), |route| route.group); // what is not served is in no list
         let (_, method) = target.method();
-        let version = access::version_of(method, dialect_of(route) == Dialect::Dapr);
+        let version = version_of(method, dialect_of(route) == Dialect::Dapr);
         if group.is_some_and(|group| !self.config.api.allows(Protocol::Grpc, group, version)) {
             return Err(failure::not_allowed());
         }
@@ -312,6 +310,15 @@ fn name_of(target: &Target) -> &'static str {
 
 fn dialect_of(route: Option<Route>) -> Dialect {
     route.map_or(Dialect::Dapr, |route| route.dialect)
+}
+
+/// The version of a method, as lists of APIs name it. Those of Layotto have none: any version of a block is that of its twin.
+fn version_of(method: &str, is_dapr: bool) -> &'static str {
+    match method {
+        _ if !is_dapr => "",
+        method if method.ends_with("Alpha1") => "v1alpha1",
+        _ => "v1",
+    }
 }
 
 /// What is said of a streaming call that came as a unary one.

@@ -3,6 +3,7 @@
 //! [`Config::check`] reads it and reports every mistake at once, with the path of the field; the CLI adds file
 //! and line. The filter runs the same check at load, so that Envoy refuses a bad configuration.
 
+mod api;
 mod field;
 pub mod secrets;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+pub use api::{API, Api, NAMES, Protocol, RULE, Rule};
 pub use field::{Field, Kind, Path, Presence, Problem, Report, Settings, Severity, Step};
 pub use field::{check, joined, parse_address, scalar, suggest, unix_path};
 
@@ -76,28 +78,6 @@ pub const LIMITS: &[Field] = &[
         "the most keys, items or operations in one call; one with more is refused with RESOURCE_EXHAUSTED",
     ),
     Field::default("timeout", Kind::Time, "5s", "how long a call may take when the app set no deadline"),
-];
-
-/// The fields of `api`; the lists are those of a Dapr Configuration.
-pub const API: &[Field] = &[
-    Field::optional(
-        "allowedOrigins",
-        Kind::Texts,
-        "the origins of web pages that may call the HTTP API, such as https://shop.example; `*` alone is any, and within one it stands          for any text. Absent: none, and no headers of CORS are sent",
-    ),
-    Field::optional(
-        "allowed",
-        Kind::Objects(RULE),
-        "what may be called; if it names anything of a protocol, nothing else may be called by it",
-    ),
-    Field::optional("denied", Kind::Objects(RULE), "what may not be called"),
-];
-
-/// The fields of an element of `api.allowed` and `api.denied`, in Dapr's words.
-pub const RULE: &[Field] = &[
-    Field::required("name", Kind::Text, "the building block, as it stands in paths: state, lock, unlock, ..."),
-    Field::optional("version", Kind::Text, "v1.0 or v1.0-alpha1 of HTTP, v1 or v1alpha1 of gRPC; absent: any"),
-    Field::optional("protocol", Kind::Text, "http or grpc; absent: both"),
 ];
 
 /// The fields of `secrets`.
@@ -188,28 +168,6 @@ impl Limits {
         const BESIDES_VALUE: usize = 64 << 10; // what was taken from the app can be read by it
         ENVOYS_DEFAULT.max(self.max_request_bytes.saturating_add(BESIDES_VALUE))
     }
-}
-
-/// What may be called, and from where.
-#[derive(Debug, Clone, Default)]
-pub struct Api {
-    /// The origins of web pages that may call the HTTP API.
-    pub origins: Vec<String>,
-    /// What may be called; nothing of a protocol: all of it.
-    pub allowed: Vec<Rule>,
-    /// What may not.
-    pub denied: Vec<Rule>,
-}
-
-/// A building block in a list of what may be called, or may not. What is empty stands for any.
-#[derive(Debug, Clone)]
-pub struct Rule {
-    /// Its name, as it stands in paths.
-    pub name: String,
-    /// The version of its API.
-    pub version: String,
-    /// The protocol that it is called by.
-    pub protocol: String,
 }
 
 /// A configured component.
@@ -408,32 +366,6 @@ impl Limits {
             max_items: number(settings.whole("maxItems")).unwrap_or(10_000),
             timeout: settings.time("timeout").unwrap_or(Duration::from_secs(5)),
         }
-    }
-}
-
-impl Api {
-    #[inline(never)]
-    fn check(object: &Value, path: &Path, report: &mut Report) -> Self {
-        field::check(&[API], object, path, report);
-        let origins = list(object, "allowedOrigins").iter().filter_map(Value::as_str).map(str::to_owned).collect();
-        let mut rules = |name: &str| {
-            let path = path.field(name);
-            let rules = list(object, name).iter().enumerate();
-            rules.map(|(index, object)| Rule::check(object, &path.index(index), report)).collect()
-        };
-        Self { origins, allowed: rules("allowed"), denied: rules("denied") }
-    }
-}
-
-impl Rule {
-    fn check(object: &Value, path: &Path, report: &mut Report) -> Self {
-        let settings = field::check(&[RULE], object, path, report);
-        let text = |name: &str| settings.text(name).unwrap_or_default().to_owned();
-        let rule = Self { name: text("name"), version: text("version"), protocol: text("protocol") };
-        if !["", "http", "grpc"].contains(&rule.protocol.to_ascii_lowercase().as_str()) {
-            report.error(path.field("protocol"), format!("http or grpc is expected, not {:?}", rule.protocol));
-        }
-        rule
     }
 }
 

@@ -11,7 +11,7 @@ use tonic::Code;
 use super::ConfigurationApi;
 use crate::api::Call;
 use crate::api::failure::Failure;
-use crate::api::http::{Asked, Response};
+use crate::api::http::{Asked, Response, malformed};
 use crate::api::room::{ALPHA1, About, Path, V1, request};
 use crate::component::configuration::Metadata;
 use crate::component::property;
@@ -157,7 +157,7 @@ impl ConfigurationApi {
     }
 
     pub(super) async fn save_http(&self, call: &Call, asked: Asked<'_>) -> Result<Response, Failure> {
-        let body = asked.object(false)?;
+        let body = asked.object()?;
         let mut items = Vec::new();
         for item in body.list("items")? {
             let item = item.object()?;
@@ -183,8 +183,7 @@ impl ConfigurationApi {
     pub(super) async fn delete_http(&self, call: &Call, asked: Asked<'_>) -> Result<Response, Failure> {
         let keys = keys(&asked);
         if keys.is_empty() {
-            let text = "no key is named: ?key= is expected, once for each";
-            return Err(Failure::new(Code::InvalidArgument, text).tag("ERR_MALFORMED_REQUEST"));
+            return Err(malformed("no key is named: ?key= is expected, once for each"));
         }
         let metadata: Metadata = asked.metadata();
         let text = |name| property(&metadata, name).unwrap_or_default().to_owned();

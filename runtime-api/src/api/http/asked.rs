@@ -20,12 +20,9 @@ pub(in crate::api) struct Asked<'a> {
     pub(in crate::api) most_items: usize,
 }
 
-/// The `errorCode` of a request that is not what it should be.
-pub(super) const MALFORMED: &str = "ERR_MALFORMED_REQUEST";
-
 /// Refuses a request that is not what it should be.
-pub(super) fn malformed(text: impl Into<String>) -> Failure {
-    Failure::new(Code::InvalidArgument, text).tag(MALFORMED)
+pub(in crate::api) fn malformed(text: impl Into<String>) -> Failure {
+    Failure::new(Code::InvalidArgument, text)
 }
 
 impl<'a> Asked<'a> {
@@ -84,12 +81,15 @@ impl<'a> Asked<'a> {
         &self.request.body
     }
 
-    /// The body as an object of JSON. One that is empty is an object without members where `may_be_empty`.
-    pub(in crate::api) fn object(&self, may_be_empty: bool) -> Result<Object<'a>, Failure> {
-        if may_be_empty && self.request.body.iter().all(u8::is_ascii_whitespace) {
-            return Ok(Object::default());
-        }
+    /// The body as an object of JSON.
+    pub(in crate::api) fn object(&self) -> Result<Object<'a>, Failure> {
         Object::read(&self.request.body, self.most_items)
+    }
+
+    /// The same, where an empty body is an object without members.
+    pub(in crate::api) fn object_or_nothing(&self) -> Result<Object<'a>, Failure> {
+        let is_empty = self.request.body.iter().all(u8::is_ascii_whitespace);
+        if is_empty { Ok(Object::default()) } else { self.object() }
     }
 }
 

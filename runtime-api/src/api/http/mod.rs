@@ -6,20 +6,18 @@ mod json;
 mod path;
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde::Serialize;
 use tonic::Code;
 
-use super::access::Protocol;
 use super::call::{Body, Content};
 use super::failure::Failure;
 use super::room::Path;
 use super::{Call, Runtime};
-use crate::config::Secret;
-pub(super) use asked::Asked;
+use crate::config::{Protocol, Secret};
+pub(super) use asked::{Asked, malformed};
 pub(super) use json::{Member, Object, list};
 use path::Found;
 
@@ -143,12 +141,18 @@ impl Runtime {
     async fn answer_http(&self, request: &Request) -> Response {
         let started = self.proxy.now();
         let call = Call::new(super::dialect::Dialect::Dapr);
-        let found = path::find(&request.method, request.path());
-        if let Some((failure, response)) = self.refusal(request, &found) {
-            self.account(&call, found.name(), Some(started), Some(&failure));
-            return response;
+        let path = path::segments(request.path());
+        let found = path::find(&request.method, &path);
+        if let Some(failure) = self.refusal(request, &path, found.row()) {
+            self.account(&call, found.row().map_or(UNKNOWN, |row| row.name), Some(started), Some(&failure));
+            return failure.response();
         }
-        let Found::Row { row, room, parts } = found else { return self.unserved(&found, request, &call, started) };
+        let Found::Row { row, room, parts } = found else {
+            let (failure, allow) = unserved(&found, &path, request);
+            self.account(&call, UNKNOWN, Some(started), Some(&failure));
+            let response = failure.response();
+            return if allow.is_empty() { response } else { response.with("allow", allow) };
+        };
         let answered = async {
             let Some(api) = self.rooms.get(room) else {
                 return Err(Failure::new(Code::Internal, "a path stands in no room"));
@@ -177,66 +181,47 @@ impl Runtime {
         Ok(response)
     }
 
-    /// Why a request is not handed on, whatever it is for, and what is said of it.
-    fn refusal(&self, request: &Request, found: &Found<'_>) -> Option<(Failure, Response)> {
-        let row = found.row();
+    /// Why a request is not handed on, whatever it is for.
+    fn refusal(&self, request: &Request, path: &[&str], row: Option<&Path>) -> Option<Failure> {
         if row.is_some_and(|row| row.is_open) {
             // Also where its body is too large: it has none that matters.
             return None;
         }
-        let in_text = |code, status, text: &str| Some((Failure::new(code, text), Response::text(status, text)));
         if !self.admits(request.token.as_ref()) {
-            return in_text(Code::Unauthenticated, StatusCode::UNAUTHORIZED, "invalid api token");
+            return Some(Failure::new(Code::Unauthenticated, "invalid api token").plain());
         }
-        let (version, group) = found.api(request.path());
-        if !self.config.api.allows(Protocol::Http, group, version) {
+        let part = |number: usize| path.get(number).copied().unwrap_or_default();
+        if !self.config.api.allows(Protocol::Http, part(1), part(0)) {
             // As Dapr has it: what may not be called is not there.
-            return in_text(Code::Unimplemented, StatusCode::NOT_FOUND, "404 page not found");
+            return Some(Failure::new(Code::Unimplemented, "404 page not found").http(StatusCode::NOT_FOUND).plain());
         }
         if let Content::Unsupported(kind) = &request.content {
             let text = format!("content type {kind:?} is not served: call with application/grpc, over HTTP/2");
-            return in_text(Code::InvalidArgument, StatusCode::UNSUPPORTED_MEDIA_TYPE, &text);
+            let failure = Failure::new(Code::InvalidArgument, text);
+            return Some(failure.http(StatusCode::UNSUPPORTED_MEDIA_TYPE).plain());
         }
         let limit = self.config.limits.max_request_bytes;
         (request.body.len() > limit).then(|| {
             let text = format!("the body is larger than {limit} bytes, the limit set by limits.maxRequestBytes");
-            let failure = || {
-                Failure::new(Code::ResourceExhausted, &*text)
-                    .tag("ERR_BODY_TOO_LARGE")
-                    .http(StatusCode::PAYLOAD_TOO_LARGE)
-            };
-            (failure(), failure().response())
+            let failure = Failure::new(Code::ResourceExhausted, text);
+            failure.tag("ERR_BODY_TOO_LARGE").http(StatusCode::PAYLOAD_TOO_LARGE)
         })
-    }
-
-    /// What is said of a request that is for no row: what there is instead.
-    fn unserved(&self, found: &Found<'_>, request: &Request, call: &Call, started: Duration) -> Response {
-        let methods = found.methods();
-        let asked = format!("{} {}", request.method, crate::text::name(request.path()));
-        let text = match found {
-            Found::Wrong(_) => format!("{asked} is not served: this path takes {}", methods.join(", ")),
-            Found::Row { .. } | Found::None => {
-                format!("{asked} is not served; {}", path::served_instead(request.path()))
-            }
-        };
-        // The code is Dapr's, which takes all it does not know for a call to another app.
-        let failure = Failure::new(Code::Unimplemented, text).tag("ERR_DIRECT_INVOKE").http(StatusCode::NOT_FOUND);
-        self.account(call, "unknown", Some(started), Some(&failure));
-        let response = failure.response();
-        if methods.is_empty() { response } else { response.with("allow", methods.join(", ")) }
     }
 }
 
-impl Found<'_> {
-    fn row(&self) -> Option<&'static Path> {
-        match self {
-            Self::Row { row, .. } => Some(row),
-            Self::Wrong(_) | Self::None => None,
-        }
-    }
+/// What metrics call a request that is for no row.
+const UNKNOWN: &str = "unknown";
 
-    /// What metrics call it.
-    fn name(&self) -> &'static str {
-        self.row().map_or("unknown", |row| row.name)
-    }
+/// What is said of such a request: what there is instead, and the methods that its path takes.
+fn unserved(found: &Found<'_>, path: &[&str], request: &Request) -> (Failure, String) {
+    let methods = found.methods().join(", ");
+    let asked = format!("{} {}", request.method, crate::text::name(request.path()));
+    let text = if methods.is_empty() {
+        format!("{asked} is not served; {}", path::served_instead(path))
+    } else {
+        format!("{asked} is not served: this path takes {methods}")
+    };
+    // The code is Dapr's, which takes all it does not know for a call to another app.
+    let failure = Failure::new(Code::Unimplemented, text).tag("ERR_DIRECT_INVOKE").http(StatusCode::NOT_FOUND);
+    (failure, methods)
 }

@@ -26,19 +26,19 @@ impl Found<'_> {
         methods
     }
 
-    /// The version and the building block that a request is for, as lists of APIs name them.
-    pub(super) fn api<'p>(&self, path: &'p str) -> (&'p str, &'p str) {
-        let parts = segments(path);
-        (parts.first().copied().unwrap_or_default(), parts.get(1).copied().unwrap_or_default())
+    pub(super) fn row(&self) -> Option<&'static Path> {
+        match self {
+            Self::Row { row, .. } => Some(row),
+            Self::Wrong(_) | Self::None => None,
+        }
     }
 }
 
 /// The row that a request is for.
-pub(super) fn find<'a>(method: &Method, path: &'a str) -> Found<'a> {
+pub(super) fn find<'a>(method: &Method, path: &[&'a str]) -> Found<'a> {
     // What is not asked for by its own name: a request for the headers alone.
     let method = if method == Method::HEAD { "GET" } else { method.as_str() };
-    let all = segments(path);
-    let Some((version, rest)) = all.split_first() else { return Found::None };
+    let Some((version, rest)) = path.split_first() else { return Found::None };
     let mut others = Vec::new();
     for (room, rows) in ROOMS.iter().enumerate() {
         for row in rows.paths.iter().filter(|row| row.versions.contains(version)) {
@@ -53,7 +53,7 @@ pub(super) fn find<'a>(method: &Method, path: &'a str) -> Found<'a> {
 }
 
 /// The parts of a path as Dapr's router takes it: empty ones and dots do not count, and two dots take one back.
-fn segments(path: &str) -> Vec<&str> {
+pub(super) fn segments(path: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     for part in path.split('/') {
         match part {
@@ -81,11 +81,10 @@ fn parts<'a>(form: &str, path: &[&'a str]) -> Option<Vec<&'a str>> {
 }
 
 /// What there is near a path that leads nowhere: all of its building block, or else the names of the blocks.
-pub(super) fn served_instead(path: &str) -> String {
+pub(super) fn served_instead(path: &[&str]) -> String {
     let all = || ROOMS.iter().flat_map(|room| room.paths);
-    let asked = segments(path);
     let near: Vec<String> = all()
-        .filter(|row| asked.contains(&row.group()))
+        .filter(|row| path.contains(&row.group()))
         .flat_map(|row| row.versions.iter().map(|version| line(row, version)))
         .collect();
     if !near.is_empty() {
@@ -126,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_request_leads_to_one_row_and_head_to_that_of_get() {
-        let name = |method: Method, path: &'static str| match find(&method, path) {
+        let name = |method: Method, path: &'static str| match find(&method, &segments(path)) {
             Found::Row { row, .. } => row.name,
             Found::Wrong(_) => "wrong",
             Found::None => "none",
@@ -139,13 +138,13 @@ mod tests {
         assert_eq!(name(Method::PATCH, "/v1.0/state/s"), "wrong");
         assert_eq!(name(Method::GET, "/V1.0/state/s/k"), "none");
         assert_eq!(name(Method::POST, "/v1.0/lock/s"), "none", "it is v1.0-alpha1");
-        assert_eq!(find(&Method::GET, "/v1.0/state/s").methods(), ["POST", "PUT"]);
+        assert_eq!(find(&Method::GET, &segments("/v1.0/state/s")).methods(), ["POST", "PUT"]);
     }
 
     #[test]
     fn what_there_is_instead() {
-        let near = served_instead("/v1.0/lock/s");
+        let near = served_instead(&segments("/v1.0/lock/s"));
         assert!(near.starts_with("there is POST /v1.0-alpha1/lock/{store}"), "{near}");
-        assert!(served_instead("/bogus").contains("state"));
+        assert!(served_instead(&segments("/bogus")).contains("state"));
     }
 }

@@ -72,8 +72,7 @@ impl LockFailure<'_> {
             }
             F::KeepAlive(store, cause) => (code(words, &cause), format!("lock store {store}: {cause}")),
         };
-        let failure = Failure::new(code, text).tag(tag);
-        if let Some(status) = http { failure.http(status) } else { failure }
+        Failure::new(code, text).tag(tag).http(http)
     }
 }
 

@@ -71,7 +71,7 @@ const STATUS: &[(u16, &str, Option<&str>)] = &[(
 
 impl LockApi {
     pub(super) async fn try_lock_http(&self, call: &Call, asked: Asked<'_>) -> Result<Response, Failure> {
-        let body = asked.object(true)?;
+        let body = asked.object_or_nothing()?;
         let request = dapr::TryLockRequest {
             store_name: asked.part(0).to_owned(),
             resource_id: body.text("resourceId")?.unwrap_or_default(),
@@ -87,7 +87,7 @@ impl LockApi {
     }
 
     pub(super) async fn unlock_http(&self, call: &Call, asked: Asked<'_>) -> Result<Response, Failure> {
-        let body = asked.object(true)?;
+        let body = asked.object_or_nothing()?;
         let request = dapr::UnlockRequest {
             store_name: asked.part(0).to_owned(),
             resource_id: body.text("resourceId")?.unwrap_or_default(),
@@ -97,7 +97,7 @@ impl LockApi {
     }
 
     pub(super) async fn keep_alive_http(&self, call: &Call, asked: Asked<'_>) -> Result<Response, Failure> {
-        let body = asked.object(true)?;
+        let body = asked.object_or_nothing()?;
         let request = layotto::LockKeepAliveRequest {
             store_name: asked.part(0).to_owned(),
             resource_id: body.text("resourceId")?.unwrap_or_default(),

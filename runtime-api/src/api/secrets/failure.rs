@@ -87,7 +87,6 @@ impl SecretsFailure<'_> {
                 Failure::new(code(&cause), text)
             }
         };
-        let failure = failure.tag(tag);
-        if let Some(status) = http { failure.http(status) } else { failure }
+        failure.tag(tag).http(http)
     }
 }

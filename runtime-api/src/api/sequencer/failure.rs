@@ -50,7 +50,6 @@ impl SequencerFailure<'_> {
                 (Code::Unknown, format!("no next id from sequencer store {store}: {cause}"))
             }
         };
-        let failure = Failure::new(code, text).tag(tag);
-        if let Some(status) = http { failure.http(status) } else { failure }
+        Failure::new(code, text).tag(tag).http(http)
     }
 }

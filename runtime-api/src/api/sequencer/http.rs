@@ -2,12 +2,11 @@
 
 use ::http::StatusCode;
 use envoy_runtime_proto::spec::runtime::v1::{self as layotto, sequencer_options::AutoIncrement};
-use tonic::Code;
 
 use super::SequencerApi;
 use crate::api::Call;
 use crate::api::failure::Failure;
-use crate::api::http::{Asked, Response, quoted};
+use crate::api::http::{Asked, Response, malformed, quoted};
 use crate::api::room::{ALPHA1, About, Path, request};
 
 /// The requests.
@@ -35,13 +34,13 @@ pub(super) const PATHS: &[Path] = &[Path {
 
 impl SequencerApi {
     async fn next_id_http(&self, call: &Call, asked: Asked<'_>) -> Result<Response, Failure> {
-        let body = asked.object(false)?;
+        let body = asked.object()?;
         let increment = match body.text("increment")?.unwrap_or_default().to_ascii_lowercase().as_str() {
             "" | "weak" => AutoIncrement::Weak,
             "strong" => AutoIncrement::Strong,
             other => {
-                let text = format!("increment has to be weak or strong, not {:?}", crate::text::name(other));
-                return Err(Failure::new(Code::InvalidArgument, text).tag("ERR_MALFORMED_REQUEST"));
+                let other = crate::text::name(other);
+                return Err(malformed(format!("body.increment has to be weak or strong, not {other:?}")));
             }
         };
         let request = layotto::GetNextIdRequest {

@@ -41,9 +41,7 @@ impl StateFailure<'_> {
     /// In the words of the API that was called.
     pub(super) fn told(self, dialect: Dialect) -> Failure {
         let (tag, http) = self.over_http();
-        let failure = self.over_grpc(dialect);
-        let failure = if let Some(tag) = tag { failure.tag(tag) } else { failure };
-        if let Some(status) = http { failure.http(status) } else { failure }
+        self.over_grpc(dialect).tag(tag).http(http)
     }
 
     /// The `errorCode` over HTTP where it is not the reason, and the status where the code does not stand for it: what is wrong in

@@ -197,7 +197,7 @@ impl StateApi {
     }
 
     pub(super) async fn get_bulk_http(&self, call: &Call, asked: Asked<'_>) -> Result<Response, Failure> {
-        let body = asked.object(false)?;
+        let body = asked.object()?;
         let keys = body.list("keys")?.iter().map(Member::text).collect::<Result<_, _>>()?;
         let request = dapr::GetBulkStateRequest {
             store_name: asked.part(0).to_owned(),
@@ -235,7 +235,7 @@ impl StateApi {
     }
 
     pub(super) async fn transact_http(&self, call: &Call, asked: Asked<'_>) -> Result<Response, Failure> {
-        let body = asked.object(false)?;
+        let body = asked.object()?;
         let mut operations = Vec::new();
         for operation in body.list("operations")? {
             self.pace.step().await;
