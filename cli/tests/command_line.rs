@@ -75,6 +75,7 @@ fn listed(list: &str) -> Vec<(&str, Option<&str>, bool)> {
 /// A value that the flag may have.
 fn example(name: &str) -> &'static str {
     match name {
+        "allowed-origins" => "https://shop.example",
         "app-protocol" => "grpc",
         "log-level" => "fatal",
         "mode" => "standalone",
